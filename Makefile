@@ -1,0 +1,36 @@
+# make demo   install, then train, predict and report on the miniature
+# make test   install if needed, then every test
+
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test install check lock
+
+demo: install
+	$(VENV)/bin/python train.py experiment=demo
+
+test: install
+	$(VENV)/bin/python -m pytest
+
+install: $(INSTALLED)
+
+# every package is pinned with its hash; uv is the one thing pip brings
+$(INSTALLED): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation -e .
+	touch $@
+
+check: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# after a change of dependencies in pyproject.toml
+lock: install
+	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras \
+		-o requirements.lock pyproject.toml

@@ -1,0 +1,129 @@
+"""The findings each label file speaks of, by one spelling, and the only way their cells are read.
+
+Every label file of this data set spells something differently (`Pleural_Thickening`, `Pleural Thickening`, `Nodule/mass`). The names below are the ones
+used everywhere else; a spelling that is not listed here is an error, never a zero.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+# the 14 text-mined findings, in the order of Wang et al. 2017
+NIH_FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
+NO_FINDING = "No Finding"
+
+# Majkowska et al., Radiology 2019
+FOUR_FINDINGS = ("Fracture", "Pneumothorax", "Airspace opacity", "Nodule or mass")
+
+# Nabulsi et al., Sci Rep 2021: the 14 and two summaries
+ALL_FINDINGS = ("Abnormal", *NIH_FINDINGS, "Other")
+
+# spelling in some file -> ours
+SPELLINGS = {"Nodule/mass": "Nodule or mass", "Pleural Thickening": "Pleural_Thickening"}
+
+# a box file's spelling of one finding -> ours
+BOX_SPELLINGS = {"Infiltrate": "Infiltration"}
+
+
+class LabelError(ValueError):
+    """A label file holds something that has no agreed meaning; the message names file, row and value."""
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV as strings, exactly as written: nothing is guessed, "" stays "", an unnamed trailing column is dropped.
+
+    Args:
+        path: comma-separated with a header line, any line ending.
+
+    Returns:
+        One row per line; the index is the line number in the file (the header is line 1), for error messages.
+
+    Raises:
+        LabelError: the file cannot be read as a table, or two columns share a name.
+    """
+    try:
+        # index_col=False: NIH's 2017 header ends in a comma and its rows do not
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise LabelError(f"{path}: not a readable table ({str(error).strip()})") from error
+    table = table.drop(columns=[column for column in table.columns if column.startswith("Unnamed: ")])
+    table.columns = table.columns.str.strip()
+    table.index = pd.RangeIndex(2, len(table) + 2)
+    return table
+
+
+def require_columns(table: pd.DataFrame, columns: list[str], path: Path) -> None:
+    """Raises LabelError naming every column of `columns` that the table lacks, and those it has."""
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise LabelError(f"{path}: column {', '.join(map(repr, missing))} is missing; the file has {', '.join(map(repr, table.columns))}")
+
+
+def refuse_rows(wrong: "pd.Series[bool]", values: "pd.Series[str]", path: Path, expected: str) -> None:
+    """Raises LabelError for the first row where `wrong` holds, with file, row number, value and what was expected.
+
+    >>> refuse_rows(pd.Series([False, True], [2, 3]), pd.Series(["NO", "MAYBE"], [2, 3]), Path("labels.csv"), "YES or NO")
+    Traceback (most recent call last):
+    cxr.cohort.findings.LabelError: labels.csv, row 3: 'MAYBE' where YES or NO is expected (1 such row)
+    """
+    if wrong.any():
+        rows = wrong.index[wrong]
+        raise LabelError(f"{path}, row {rows[0]}: {values[rows[0]]!r} where {expected} is expected ({len(rows)} such row{'s' * (len(rows) > 1)})")
+
+
+def parse_finding_lists(cells: "pd.Series[str]", path: Path) -> pd.DataFrame:
+    """NIH's `Finding Labels` ("Effusion|Mass", "No Finding") as one column per finding.
+
+    Args:
+        cells: (N,) names joined by `|`, or `No Finding` alone; split on `|` exactly, so that a name inside another never matches.
+        path: for the message.
+
+    Returns:
+        (N, 14) float32: 1 present, 0 absent.
+
+    Raises:
+        LabelError: an unknown or repeated name, or `No Finding` beside others.
+
+    >>> parse_finding_lists(pd.Series(["Effusion|Mass", "No Finding"]), Path("x.csv"))[["Mass", "Hernia"]].to_numpy().tolist()
+    [[1.0, 0.0], [0.0, 0.0]]
+    """
+    known = {NO_FINDING: np.zeros(len(NIH_FINDINGS), np.float32)}
+    unknown = set()
+    for cell in cells.unique():  # about 840 different cells among 112,120
+        names = cell.split("|")
+        if all(name in NIH_FINDINGS for name in names) and len(set(names)) == len(names):
+            known[cell] = np.isin(NIH_FINDINGS, names).astype(np.float32)
+        elif cell != NO_FINDING:
+            unknown.add(cell)
+    refuse_rows(cells.isin(unknown), cells, path, f"'{NO_FINDING}', or names of the 14 findings joined by '|', each once,")
+    return pd.DataFrame(np.stack([known[cell] for cell in cells]), cells.index, list(NIH_FINDINGS))
+
+
+def parse_yes_no(cells: "pd.Series[str]", path: Path) -> "pd.Series[float]":
+    """An adjudicated column: YES is 1, NO is 0, an empty cell is NaN (not adjudicated for this finding: unknown, never NO).
+
+    Raises:
+        LabelError: any other value.
+
+    >>> parse_yes_no(pd.Series(["YES", "NO", ""]), Path("x.csv")).tolist()
+    [1.0, 0.0, nan]
+    """
+    values = cells.map({"YES": 1.0, "NO": 0.0, "": np.nan})
+    refuse_rows(values.isna() & (cells != ""), cells, path, f"YES or NO (column '{cells.name}')")
+    return values.astype("float64")

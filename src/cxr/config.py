@@ -1,0 +1,414 @@
+"""Every key of the configuration: its type, its default, its unit; and the one way an entry point starts.
+
+A key is added here and nowhere else. Files under configs/ only set values; a key that is not here is an error wherever it is written.
+"""
+
+import difflib
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Union
+
+from omegaconf import MISSING
+
+PROJECT = Path(__file__).resolve().parents[2]
+CONFIGS = PROJECT / "configs"
+
+
+class ConfigError(ValueError):
+    """A value that its type allows and its meaning does not."""
+
+
+def key(default: Any, explanation: str) -> Any:
+    """A configuration key: its default and the sentence that --help prints."""
+    metadata = {"help": explanation}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: default.copy(), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class MissingImages(Enum):
+    error = "error"
+    allow = "allow"
+
+
+class ExpertPatients(Enum):
+    exclude = "exclude"
+    keep = "keep"
+
+
+class LoggerMode(Enum):
+    auto = "auto"
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
+
+
+@dataclass
+class Data:
+    name: str = key(MISSING, "cxr14 (the real files) or mini (a miniature, drawn on first use); names the image store")
+    root: str = key(MISSING, "folder with the label file, train_val_list.txt, test_list.txt and the images in any layout NIH ships")
+    labels: str | None = key(None, "label file; null takes Data_Entry_2017_v2020.csv in root, else Data_Entry_2017.csv")
+    image_size: int = key(224, "side of a film at the network's input, pixels")
+    store_size: int | None = key(None, "side of a stored film, pixels; null is 8/7 of image_size, so that the crop has room to move")
+    store_dir: str = key("${project:}/stores", "folder in which the image store lies, as <name>_<store_size>; put it on a fast local disk")
+    missing_images: MissingImages = key(MissingImages.error, "error: every listed image must be there; allow: go on with those present and report coverage")
+    num_workers: int | None = key(None, "processes that prepare batches, per training process; null is one per core but one, at most 8")
+    batch_size: int = key(64, "films per step over all devices together")
+    validation: Union[float, str] = key(0.1, "fraction of train_val patients held out, or a path: a list of images")  # noqa: UP007
+    split_seed: int = key(0, "which patients are held out; apart from seed, so that seeds of one config share their validation set")
+    expert_labels: str | None = key(None, "folder with four_findings_expert_labels/ and all_findings_expert_labels/; null goes without")
+    expert_validation_patients: ExpertPatients = key(
+        ExpertPatients.exclude, "exclude the 835 patients of the expert validation set from train and val, or keep"
+    )
+
+
+@dataclass
+class Model:
+    name: str = key(MISSING, "any timm model name")
+    weights: str = key("none", "none, pretrained (timm's, from the hub or its cache), or the path of a file of weights")
+    drop_rate: float = key(0.0, "dropout before the last layer, probability")
+    drop_path_rate: float = key(0.0, "stochastic depth, probability")
+    freeze_epochs: int = key(0, "epochs at the start in which only the last layer learns")
+    ema_decay: float = key(0.0, "exponential moving average of the weights, per step, warmed up; 0 is none")
+    channels_last: bool = key(True, "memory layout of convolutions")
+    compile: bool = key(False, "torch.compile: minutes of warm-up, then faster")
+
+
+@dataclass
+class Augment:
+    enabled: bool = key(True, "false cuts the centre of every film out")
+    affine_p: float = key(0.5, "how often a film is rotated, scaled and shifted, probability")
+    rotate_degrees: float = key(7.0, "at most so far to either side")
+    scale: float = key(0.1, "at most this fraction larger or smaller")
+    translate: float = key(0.05, "at most this fraction of the side")
+    brightness: float = key(0.1, "at most this fraction up or down")
+    contrast: float = key(0.1, "at most this fraction up or down")
+    horizontal_flip_p: float = key(0.0, "how often left and right are exchanged, probability; it moves the heart to the other side")
+
+
+@dataclass
+class Loss:
+    name: str = MISSING
+
+
+@dataclass
+class BCE(Loss):
+    name: str = key("bce", "binary cross-entropy")
+
+
+@dataclass
+class WeightedBCE(Loss):
+    name: str = key("weighted_bce", "binary cross-entropy, positives weighing (1 - prevalence) / prevalence, at most 100")
+
+
+@dataclass
+class Focal(Loss):
+    name: str = key("focal", "Lin et al. 2017")
+    gamma: float = key(2.0, "focusing on hard films")
+
+
+@dataclass
+class Asymmetric(Loss):
+    name: str = key("asymmetric", "Ridnik et al. 2021")
+    gamma: float = key(1.0, "focusing on hard positives")
+    gamma_negative: float = key(4.0, "focusing on hard negatives")
+    clip: float = key(0.05, "negatives below this probability cost nothing")
+
+
+@dataclass
+class Optim:
+    name: str = MISSING
+    lr: float = key(3e-4, "learning rate at its peak")
+    weight_decay: float = key(0.01, "of weights; norms and biases are never decayed")
+    layer_decay: float = key(1.0, "each layer learns this much slower than the one above it; 1 is none")
+    warmup_steps: int = key(500, "optimiser steps of linear warm-up")
+    final_fraction: float = key(0.01, "of the learning rate, at the end of the cosine")
+
+
+@dataclass
+class AdamW(Optim):
+    name: str = key("adamw", "Loshchilov & Hutter 2019")
+    betas: list[float] = key([0.9, 0.999], "decay of the first and second moment")
+
+
+@dataclass
+class SGD(Optim):
+    name: str = key("sgd", "with Nesterov momentum")
+    lr: float = key(0.05, "learning rate at its peak")
+    momentum: float = key(0.9, "Nesterov")
+
+
+@dataclass
+class Trainer:
+    max_epochs: int = key(20, "passes over the training films")
+    accelerator: str = key("auto", "auto, cpu or gpu")
+    devices: Union[int, str] = key("auto", "how many devices of this machine, or auto")  # noqa: UP007
+    strategy: str = key("auto", "auto or ddp")
+    precision: str = key("32-true", "32-true, bf16-mixed or 16-mixed")
+    accumulate_grad_batches: int = key(1, "steps whose gradients are averaged before the weights move")
+    gradient_clip_val: float = key(1.0, "largest norm of the gradient; 0 is none")
+    sync_batchnorm: bool = key(False, "BatchNorm statistics over all devices")
+
+
+@dataclass
+class Logger:
+    mode: LoggerMode = key(LoggerMode.auto, "W&B: auto is online where a key is configured, else offline; WANDB_MODE wins")
+    project: str = key("cxr", "W&B project")
+    entity: str | None = key(None, "W&B team or user; null is your default")
+    group: str | None = key(None, "W&B group; null is the experiment's name")
+    tags: list[str] = key([], "W&B tags")
+
+
+@dataclass
+class Macro:
+    available: bool = key(False, "take the mean over the findings that the present films allow, flagged, instead of none at all")
+
+
+@dataclass
+class Report:
+    draws: int = key(2000, "patient-bootstrap draws behind every interval")
+    seed: int = key(0, "of those draws")
+
+
+@dataclass
+class Config:
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    augment: Augment = field(default_factory=Augment)
+    loss: Loss = MISSING
+    optim: Optim = MISSING
+    trainer: Trainer = field(default_factory=Trainer)
+    logger: Logger = field(default_factory=Logger)
+    macro: Macro = field(default_factory=Macro)
+    report: Report = field(default_factory=Report)
+    seed: int = key(0, "of weights, order and augmentation")
+
+
+@dataclass
+class PrepareConfig:
+    """What scripts/prepare.py takes."""
+
+    data: Data = field(default_factory=Data)
+
+
+@dataclass
+class EvaluateConfig:
+    """What scripts/evaluate.py takes: a run folder; and where its labels lie now, if they moved."""
+
+    run: str = key(MISSING, "a run folder with config.yaml and predictions.parquet")
+    root: str | None = key(None, "the data set's folder, if it moved since the run")
+    expert_labels: str | None = key(None, "the expert labels' folder, if it moved since the run")
+
+
+CHOICES = {
+    "data.name": ("cxr14", "mini"),
+    "trainer.accelerator": ("auto", "cpu", "gpu"),
+    "trainer.strategy": ("auto", "ddp"),
+    "trainer.precision": ("32-true", "bf16-mixed", "16-mixed"),
+}
+# key -> (smallest, largest) that make sense
+RANGES = {
+    "data.image_size": (16, 4096),
+    "data.store_size": (16, 4096),
+    "data.batch_size": (1, 2**20),
+    "data.num_workers": (0, 1024),
+    "model.drop_rate": (0, 0.99),
+    "model.drop_path_rate": (0, 0.99),
+    "model.ema_decay": (0, 0.999999),
+    "model.freeze_epochs": (0, 10**6),
+    "augment.affine_p": (0, 1),
+    "augment.scale": (0, 0.9),
+    "augment.translate": (0, 0.9),
+    "augment.brightness": (0, 1),
+    "augment.contrast": (0, 1),
+    "augment.horizontal_flip_p": (0, 1),
+    "optim.lr": (0, 100),
+    "optim.weight_decay": (0, 100),
+    "optim.layer_decay": (1e-6, 1),
+    "optim.warmup_steps": (0, 10**9),
+    "optim.final_fraction": (0, 1),
+    "trainer.max_epochs": (1, 10**6),
+    "trainer.accumulate_grad_batches": (1, 10**6),
+    "trainer.gradient_clip_val": (0, 1e9),
+    "report.draws": (100, 10**6),
+    "seed": (0, 2**32 - 1),
+    "data.split_seed": (0, 2**32 - 1),
+    "report.seed": (0, 2**32 - 1),
+}
+
+
+def check_values(config: Any) -> None:
+    """Raises ConfigError for the first value that is outside its choices or its range, with both."""
+
+    def look_up(dotted: str) -> Any:
+        value = config
+        for part in dotted.split("."):
+            value = getattr(value, part, None)
+        return value
+
+    for group in ("loss", "optim"):
+        chosen = look_up(group)
+        if chosen is not None and chosen.name != type(chosen).__dataclass_fields__["name"].default:
+            raise ConfigError(f"{group}.name={chosen.name}: choose it as {group}={chosen.name}, which brings its own keys")
+    for dotted, choices in CHOICES.items():
+        value = look_up(dotted)
+        if value is not None and value not in choices:
+            raise ConfigError(f"{dotted}={value}: choose {' or '.join(choices)}" + near(str(value), choices))
+    for dotted, (least, most) in RANGES.items():
+        value = look_up(dotted)
+        if value is not None and not least <= value <= most:
+            raise ConfigError(f"{dotted}={value}: it must lie between {least} and {most}")
+    validation = look_up("data.validation")
+    if isinstance(validation, float | int) and not 0 < validation < 1:
+        raise ConfigError(f"data.validation={validation}: a fraction between 0 and 1, or the path of a list of images")
+
+
+def store_size(data: Data) -> int:
+    """Side of a stored film in pixels."""
+    return data.store_size or round(data.image_size * 8 / 7)
+
+
+# --- starting ---------------------------------------------------------------------------------------------------------------------------------------
+
+
+def entry(name: str, schema: type) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+    """Makes a function of a typed config into an entry point: `configs/<name>.yaml` and the command line in, one line out on any mistake.
+
+    Args:
+        name: of the primary config file.
+        schema: the dataclass that knows every key.
+    """
+
+    def decorate(function: Callable[[Any], None]) -> Callable[[], None]:
+        def run() -> None:
+            if {"--help", "-h"} & set(sys.argv[1:]):
+                print(help_text(sys.modules[function.__module__].__doc__ or "", schema))
+                return
+            # before torch is loaded: waiting threads sleep. Spinning, they cost a factor of three as soon as anything else wants the core, even a data worker
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            sys.exit(_run_hydra(name, schema, function))
+
+        return run
+
+    return decorate
+
+
+def _run_hydra(name: str, schema: type, function: Callable[[Any], None]) -> int:
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    register(schema)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's own handler would print a traceback and leave
+
+    def typed(raw: Any) -> None:
+        # once more over the schema: `+foo=1` and `++foo=1` have opened it
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), raw))
+        check_values(config)
+        function(config)
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(typed)()
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"error: {explain(error, schema)}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        # what this package raises on purpose is written for people; anything else is a bug and keeps its traceback
+        if not type(error).__module__.startswith("cxr."):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def register(schema: type) -> None:
+    """Makes the schema, the option groups that differ in keys, and ${project:} known to Hydra."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("project", lambda: str(PROJECT), replace=True)
+    store = ConfigStore.instance()
+    store.store(name="schema", node=schema)
+    for group, options in {"loss": (BCE, WeightedBCE, Focal, Asymmetric), "optim": (AdamW, SGD)}.items():
+        for option in options:
+            store.store(group=group, name=str(option.__dataclass_fields__["name"].default), node=option)
+
+
+def explain(error: BaseException, schema: type) -> str:
+    """One line for a configuration mistake: which key, why, the nearest name, and where it was written."""
+    chain: list[BaseException] = []
+    at: BaseException | None = error
+    while at is not None:
+        chain.append(at)
+        at = at.__cause__ or at.__context__
+    text = "\n".join(str(link) for link in chain)
+
+    where = re.search(r"In '([^']+)'", text)
+    place = f" (in {where[1]})" if where and where[1] not in ("schema",) else ""
+    unknown = re.search(r"Key '([^']+)' (?:is )?not in '?(\w+)'?", text) or re.search(r"Key '([^']+)' not in '(\w+)'", text)
+    full = re.search(r"full_key: (\S+)", text)
+    if unknown:
+        name, owner = unknown[1], unknown[2]
+        full_key = full[1] if full else name
+        return f"{full_key}: no such key in {owner}{near(name, _keys_of(owner, schema))}{place}"
+    option = re.search(r"Could not find '([^'/]+)/([^']+)'", text)
+    if option:
+        available = sorted(path.stem for path in (CONFIGS / option[1]).glob("*.yaml")) or re.findall(r"\n\t(\S+)", text)
+        return f"{option[1]}={option[2]}: no such option{near(option[2], available)}; there are {', '.join(available)}"
+    group = re.search(r"Could not override '([^']+)'", text)
+    if group:
+        names = [*dict.fromkeys([*(item.name for item in fields(schema)), "experiment", *_dotted(schema)])]
+        return f"{group[1]}: no such key{near(group[1], names)}"
+    first = next((line for link in reversed(chain) for line in str(link).splitlines() if line.strip()), str(error))
+    return (f"{full[1]}: {first}" if full and full[1] not in first else first) + place
+
+
+def near(name: str, known: Any) -> str:
+    match = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {match[0]}?" if match else ""
+
+
+def _keys_of(owner: str, schema: type) -> list[str]:
+    known = {schema.__name__: schema} | {kind.__name__: kind for kind in globals().values() if isinstance(kind, type) and is_dataclass(kind)}
+    return [item.name for item in fields(known[owner])] if owner in known else []
+
+
+def _dotted(schema: type) -> list[str]:
+    groups = {item.name: item.type for item in fields(schema) if is_dataclass(item.type)}
+    return [f"{group}.{item.name}" for group, kind in groups.items() for item in fields(kind)]
+
+
+def help_text(doc: str, schema: type) -> str:
+    """The entry point's own text, the groups with their options, and every key with its default and explanation."""
+    lines = [doc.strip(), "", "Options of the groups (group=option):"]
+    options = {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in sorted(CONFIGS.iterdir()) if folder.is_dir()}
+    options |= {"loss": ["bce", "weighted_bce", "focal", "asymmetric"], "optim": ["adamw", "sgd"]}
+    names = {item.name for item in fields(schema)} | ({"experiment"} if schema is Config else set())
+    lines += [f"  {group:<12}{', '.join(found)}" for group, found in sorted(options.items()) if group in names]
+    lines += ["", "Keys (key=value), with their defaults before any option is chosen:"]
+    for item in fields(schema):
+        variants = {"loss": (BCE, WeightedBCE, Focal, Asymmetric), "optim": (AdamW, SGD)}.get(item.name) or ([item.type] if is_dataclass(item.type) else [])
+        if not variants:
+            lines += _help_line(item.name, item)
+        told = set[str]()
+        for kind in variants:
+            for sub in fields(kind):
+                if sub.name not in told and "help" in sub.metadata:
+                    told |= {sub.name} if sub.name != "name" else set()
+                    lines += _help_line(f"{item.name}.{sub.name}", sub)
+    lines += ["", "The run folder is hydra.run.dir. A grid of runs: -m key=1,2,3. The composed config without running: --cfg job --resolve."]
+    return "\n".join(lines)
+
+
+def _help_line(name: str, item: Any) -> list[str]:
+    default = item.default_factory() if callable(item.default_factory) else item.default
+    shown = "required" if default == MISSING else "null" if default is None else default.name if isinstance(default, Enum) else str(default)
+    shown = shown.replace("${project:}/", "")
+    return textwrap.wrap(f"{name}={shown}".ljust(46) + "  " + item.metadata["help"], 150, initial_indent="  ", subsequent_indent=" " * 50)

@@ -1,0 +1,137 @@
+"""The one LightningModule: uint8 films in, one logit per finding out."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torchmetrics.classification import MultilabelAUROC
+
+from cxr.model.backbone import create_backbone, grey_mean_std, set_prevalence
+from cxr.model.losses import make_loss, masked_sum
+from cxr.model.optim import make_optimizer, make_schedule, parameter_groups
+
+
+class NotFiniteError(ValueError):
+    """The network gave a value that is no number; ranking it would be a silent wrong AUROC."""
+
+
+class Classifier(pl.LightningModule):
+    """Trains a backbone on text-mined findings and watches its validation AUROC.
+
+    Everything it takes is strings and numbers, so that a checkpoint rebuilds it by itself.
+
+    Args:
+        findings: the F findings, in the order of the targets' columns.
+        monitored: those of them with both classes in the validation set; their mean AUROC chooses the checkpoint.
+        prevalence: (F,) of the training films.
+        model: name, drop_rate, drop_path_rate, freeze_epochs, channels_last, compile.
+        loss: name and its parameters.
+        optim: name, lr, weight_decay, layer_decay, warmup_steps, final_fraction, and the optimiser's own.
+        image_size: side of the input in pixels.
+        seed: of dropout and stochastic depth.
+        weights: see `create_backbone`; not kept, for a checkpoint brings its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        findings: list[str],
+        monitored: list[str],
+        prevalence: list[float],
+        model: dict[str, Any],
+        loss: dict[str, Any],
+        optim: dict[str, Any],
+        image_size: int,
+        seed: int,
+        weights: str = "none",
+    ):
+        super().__init__()
+        self.save_hyperparameters(ignore=["weights"])
+        self.net = create_backbone(
+            model["name"],
+            n_findings=len(findings),
+            image_size=image_size,
+            drop_rate=model["drop_rate"],
+            drop_path_rate=model["drop_path_rate"],
+            weights=weights,
+        )
+        set_prevalence(self.net, torch.tensor(prevalence))
+        if model["channels_last"]:
+            self.net.to(memory_format=torch.channels_last)
+        if model["compile"]:
+            self.net.compile()  # in place, so that checkpoint keys keep their names
+        self.mean, self.std = grey_mean_std(self.net)
+        self.loss = make_loss(loss["name"], torch.tensor(prevalence), **{key: value for key, value in loss.items() if key != "name"})
+        self.columns = [findings.index(finding) for finding in monitored]
+        # exact (thresholds=None): binned AUROC is off by 4e-4 and slower
+        self.auroc = MultilabelAUROC(num_labels=max(2, len(monitored)), average=None, thresholds=None, ignore_index=-1, validate_args=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 1, S, S) uint8 to (B, F) float32 logits; the float picture exists on the device only."""
+        pixels = (images.to(torch.float32) / 255 - self.mean) / self.std
+        return self.net(pixels).float()
+
+    # training
+
+    def on_train_epoch_start(self) -> None:
+        if self.current_epoch < self.hparams.model["freeze_epochs"]:
+            # a learning rate of zero stops the weights, this stops BatchNorm's running statistics
+            self.net.eval()
+            self.net.get_classifier().train()
+        else:
+            self.net.train()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # dropout depends on the step, not on what ran before it: a resumed run needs no saved random state
+        torch.manual_seed(hash((self.hparams.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank)) % 2**63)
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        total, n_known = masked_sum(self.loss, self(batch["image"]), batch["target"])
+        # DDP averages the gradients of the processes; this makes that the mean over the known targets of the whole batch
+        n_known_everywhere = self.all_gather(n_known).sum().clamp_min(1)
+        loss = total * self.trainer.world_size / n_known_everywhere
+        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[-1]["lr"], on_step=True, on_epoch=False)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optim = self.hparams.optim
+        groups = parameter_groups(self.net, lr=optim["lr"], weight_decay=optim["weight_decay"], layer_decay=optim["layer_decay"])
+        optimizer = make_optimizer(optim["name"], groups, betas=optim.get("betas"), momentum=optim.get("momentum", 0.0), fused=self.device.type == "cuda")
+        total = int(self.trainer.estimated_stepping_batches)
+        frozen = total * self.hparams.model["freeze_epochs"] // max(1, self.trainer.max_epochs or 1)
+        schedule = make_schedule(optimizer, total_steps=total, warmup_steps=optim["warmup_steps"], frozen_steps=frozen, final_fraction=optim["final_fraction"])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # validation
+
+    def on_validation_epoch_start(self) -> None:
+        self.sums = torch.zeros(3, device=self.device)
+
+    def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        logits, targets = self(batch["image"]), batch["target"]
+        total, n_known = masked_sum(self.loss, logits, targets)
+        self.sums += torch.stack([total, n_known, (~torch.isfinite(logits)).sum()])
+        # probabilities, float32, unknown as -1: torchmetrics would guess a sigmoid per batch, and score a NaN without a word
+        known = torch.where(torch.isnan(targets), -1, targets).long()
+        self.auroc.update(torch.sigmoid(logits)[:, self.columns], known[:, self.columns])
+
+    def on_validation_epoch_end(self) -> None:
+        total, n_known, n_bad = self.all_gather(self.sums).reshape(-1, 3).sum(0)
+        if n_bad:
+            raise NotFiniteError(
+                f"{int(n_bad)} validation logits are not finite in epoch {self.current_epoch}: the training diverged."
+                " Lower optim.lr, or use trainer.precision=bf16-mixed instead of 16-mixed."
+            )
+        per_finding = self.auroc.compute()
+        self.auroc.reset()
+        values = {f"val/auroc/{finding}": value for finding, value in zip(self.hparams.monitored, per_finding, strict=True)}
+        self.log_dict(values)
+        self.log("val/auroc_macro", per_finding.mean(), prog_bar=True)
+        self.log("val/loss", total / n_known)
+
+    # prediction
+
+    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return batch["index"].cpu(), self(batch["image"]).float().cpu()

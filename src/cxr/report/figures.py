@@ -1,0 +1,2 @@
+def draw(folder, report, predictions, references, *, metrics_csv):
+    return {}

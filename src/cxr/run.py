@@ -1,0 +1,511 @@
+"""The only wiring: seed -> data -> fit -> predict -> evaluate. Reads from top to bottom; every stage lives in its own room.
+
+Rooms are imported where they are used, so that a mistake in the config or the data answers before torch is loaded, and a report never loads it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+import cxr
+from cxr import tracking
+from cxr.cohort.catalogue import Catalogue, count_missing, find_images, load_catalogue
+from cxr.cohort.experts import FILES as EXPERT_FILES
+from cxr.cohort.experts import load_expert_labels
+from cxr.cohort.findings import NIH_FINDINGS
+from cxr.cohort.splits import Splits, make_splits
+from cxr.config import PROJECT, Config, Data, EvaluateConfig, ExpertPatients, MissingImages, store_size
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from cxr.data.datamodule import FilmData
+    from cxr.data.store import Store
+    from cxr.model.classifier import Classifier
+
+log = logging.getLogger(__name__)
+
+# what no config key of these groups can change: the numbers
+HARMLESS = {"data": ("root", "labels", "store_dir", "expert_labels", "num_workers"), "trainer": ("accelerator", "devices", "strategy"), "logger": None}
+
+
+class RunError(ValueError):
+    """The study cannot be run as it was asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Who is in the study, before any pixel is read."""
+
+    catalogue: Catalogue
+    experts: dict[str, pd.DataFrame] | None
+    splits: Splits
+
+
+# --- the stages -------------------------------------------------------------------------------------------------------------------------------------
+
+
+def train(config: Config) -> None:
+    """Trains, predicts and reports, into the run folder that Hydra has made."""
+    from hydra.core.hydra_config import HydraConfig
+
+    started = _now()
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    experiment = HydraConfig.get().runtime.choices.get("experiment") or "train"
+    if not _is_first_process():
+        logging.getLogger("cxr").setLevel(logging.WARNING)
+
+    mode = tracking.decide_mode(config.logger.mode.value)
+    tracking.announce(mode)
+    study = load_study(config.data)
+    log_study(study)
+    if config.model.weights != "none":
+        from cxr.model.backbone import locate_weights
+
+        locate_weights(config.model.name, config.model.weights)  # before the films are decoded, which may take an hour
+    store = prepare_store(config.data, study.catalogue)
+    check_coverage(config.data, study.catalogue, store)
+
+    plain = plain_config(config)
+    if _is_first_process():
+        (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(plain))
+    loggers = tracking.make_loggers(
+        run_dir,
+        mode=mode,
+        config=plain,
+        project=config.logger.project,
+        entity=config.logger.entity,
+        group=config.logger.group or experiment,
+        tags=[*config.logger.tags, config.model.name, config.data.name],
+    )
+    failed = True
+    try:
+        trainer, classifier, data = fit(config, study, store, run_dir, loggers)
+        table = predict(trainer, classifier, data, study.splits)
+        if trainer.is_global_zero:
+            from cxr.report.predictions import write_predictions
+
+            metadata = _metadata(config, study, store, trainer, classifier, run_dir, started)
+            write_predictions(run_dir / "predictions.parquet", table, metadata)
+            report, figures = write_report(run_dir, plain, study)
+            tracking.log_report(loggers, report, figures)
+        failed = False
+    finally:
+        tracking.finish(loggers, failed=failed)
+
+
+def prepare(data: Data) -> None:
+    """Makes the image store, or finds it made."""
+    catalogue = load_catalogue_of(data)
+    store = prepare_store(data, catalogue)
+    log.info("%d images in %s", len(store.images), _store_folder(data))
+    check_coverage(data, catalogue, store)
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Rebuilds the report of a finished run from its files and the label files alone; torch is not needed."""
+    run_dir = Path(config.run).absolute()
+    if not (run_dir / "config.yaml").is_file():
+        raise RunError(f"run={config.run}: no run folder, for it holds no config.yaml")
+    plain: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))  # type: ignore[assignment]
+    plain["data"] |= {key: value for key, value in {"root": config.root, "expert_labels": config.expert_labels}.items() if value}
+    data: Data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Data), plain["data"]))  # type: ignore[assignment]
+    write_report(run_dir, plain, load_study(data))
+
+
+# --- cohort -----------------------------------------------------------------------------------------------------------------------------------------
+
+
+def load_catalogue_of(data: Data) -> Catalogue:
+    root = Path(data.root).absolute()
+    if data.name == "mini":
+        from cxr.mini import write_miniature
+
+        write_miniature(root)
+    return load_catalogue(root, Path(data.labels).absolute() if data.labels else None)
+
+
+def load_study(data: Data) -> Study:
+    """The tables and the splits, guarded."""
+    catalogue = load_catalogue_of(data)
+    experts = load_expert_labels(Path(data.expert_labels).absolute()) if data.expert_labels else None
+    splits = make_splits(
+        catalogue,
+        experts,
+        validation=Path(data.validation).absolute() if isinstance(data.validation, str) else data.validation,
+        split_seed=data.split_seed,
+        keep_expert_validation=data.expert_validation_patients is ExpertPatients.keep,
+    )
+    return Study(catalogue, experts, splits)
+
+
+def log_study(study: Study) -> None:
+    """Says who trains and what that costs, in a few lines."""
+    splits, facts = study.splits, study.splits.facts
+    log.info("Labels: %s (release %s)", study.catalogue.labels["file"], study.catalogue.labels["release"])
+    for name in ("train", "val", "test", "expert_validation"):
+        rows = getattr(splits, name)
+        log.info("  %-18s%7d images %7d patients", name, len(rows), rows.patient_id.nunique())
+    if study.experts is None:
+        log.warning("No expert labels (data.expert_labels): nothing will be evaluated against radiologists, and their patients cannot be excluded.")
+    elif splits.keep_expert_validation:
+        log.warning("The %d expert-validation patients stay in train and val: nothing will be reported on their set.", facts["expert_validation_patients"])
+    else:
+        worst = max(facts["excluded_share_of_positives"], key=lambda finding: facts["excluded_share_of_positives"][finding])
+        log.info(
+            "Excluding the %d expert-validation patients costs %d train_val images (%.1f %%), %d of them in the validation list, and %.1f %% of the"
+            " positives of %s.",
+            facts["expert_validation_patients"],
+            facts["excluded_images"],
+            100 * facts["excluded_share"],
+            facts["excluded_validation_images"],
+            100 * facts["excluded_share_of_positives"][worst],
+            worst,
+        )
+
+
+# --- data -------------------------------------------------------------------------------------------------------------------------------------------
+
+
+def _store_folder(data: Data) -> Path:
+    return Path(data.store_dir).absolute() / f"{data.name}_{store_size(data)}"
+
+
+def prepare_store(data: Data, catalogue: Catalogue) -> "Store":
+    """The image store of every film that is there; made on first use. Where only the store was copied to, and no film, it is taken as it is."""
+    from cxr.data.store import StoreError, build_store, open_store
+
+    folder = _store_folder(data)
+    paths = find_images(Path(data.root).absolute(), catalogue.images.image_id)
+    if not paths:
+        try:
+            return open_store(folder)
+        except StoreError as error:
+            raise RunError(f"no image was found in {Path(data.root).absolute()} (images/, images_001/images/ ...), and {error}") from error
+    log.info("Image store: %s", folder)
+    return build_store(folder, paths, size=store_size(data), source=data.name, package_version=cxr.__version__)
+
+
+def check_coverage(data: Data, catalogue: Catalogue, store: "Store") -> None:
+    """Reports unreadable files, and refuses missing images unless they are allowed."""
+    for image_id, reason in list(store.quarantine.items())[:20]:
+        log.warning("unreadable: %s: %s", image_id, reason)
+    missing = count_missing(catalogue, pd.Index(store.image_ids))
+    if not any(missing.values()):
+        return
+    told = ", ".join(f"{count:,} of {len(catalogue.lists[name]):,} {name}" for name, count in missing.items())
+    unreadable = f" ({len(store.quarantine)} of them unreadable, see {_store_folder(data) / 'quarantine.csv'})" if store.quarantine else ""
+    if data.missing_images is MissingImages.error:
+        raise RunError(f"images are missing: {told}{unreadable}. data.missing_images=allow goes on with those present and reports the coverage.")
+    log.warning("Images are missing, as allowed: %s%s", told, unreadable)
+
+
+def _rows(store: "Store", table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    """The part of the table whose films are in the store, and their rows there."""
+    rows = pd.Index(store.image_ids).get_indexer(table.image_id)
+    return table[rows >= 0].reset_index(drop=True), rows[rows >= 0]
+
+
+def _targets(catalogue: Catalogue, table: pd.DataFrame) -> np.ndarray:
+    """(n, 14) float32 text-mined targets, joined by image_id."""
+    targets: np.ndarray = catalogue.images.set_index("image_id").loc[table.image_id, list(NIH_FINDINGS)].to_numpy(np.float32)
+    return targets
+
+
+# --- training ---------------------------------------------------------------------------------------------------------------------------------------
+
+
+def fit(config: Config, study: Study, store: "Store", run_dir: Path, loggers: list[Any]) -> "tuple[pl.Trainer, Classifier, FilmData]":
+    """Trains, and returns the classifier of the best epoch."""
+    import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+    from safetensors.torch import save_file
+
+    from cxr.data.augment import make_augment
+    from cxr.data.datamodule import FilmData
+    from cxr.model.classifier import Classifier
+    from cxr.model.optim import WarmedUpEMA
+
+    pl.seed_everything(config.seed, verbose=False)
+    train_films, train_rows = _rows(store, study.splits.train)
+    val_films, val_rows = _rows(store, study.splits.val)
+    train_targets, val_targets = _targets(study.catalogue, train_films), _targets(study.catalogue, val_films)
+    monitored, left_out = monitored_findings(val_targets)
+    if left_out:
+        log.warning("The checkpoint is chosen without %s: both a positive and a negative film are needed in val.", ", ".join(left_out))
+
+    recipe = {item.name: getattr(config.augment, item.name) for item in dataclasses.fields(config.augment) if item.name != "enabled"}
+    data = FilmData(
+        store,
+        train_rows=train_rows,
+        train_targets=train_targets,
+        val_rows=val_rows,
+        val_targets=val_targets,
+        image_size=config.data.image_size,
+        batch_size=config.data.batch_size,
+        num_workers=config.data.num_workers,
+        augment=make_augment(image_size=config.data.image_size, seed=config.seed, **recipe) if config.augment.enabled else None,
+        seed=config.seed,
+    )
+    classifier = Classifier(
+        findings=list(NIH_FINDINGS),
+        monitored=monitored,
+        prevalence=[float(p) for p in np.nanmean(train_targets, axis=0)],
+        model={key: value for key, value in dataclasses.asdict(config.model).items() if key not in ("weights", "ema_decay")},
+        loss=dataclasses.asdict(config.loss),
+        optim=dataclasses.asdict(config.optim),
+        image_size=config.data.image_size,
+        seed=config.seed,
+        weights=config.model.weights,
+    )
+    best = ModelCheckpoint(dirpath=run_dir / "checkpoints", filename="best", monitor="val/auroc_macro", mode="max", save_top_k=1, enable_version_counter=False)
+    trainer = pl.Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=config.trainer.devices,
+        strategy=config.trainer.strategy,
+        precision=config.trainer.precision,  # type: ignore[arg-type]
+        max_epochs=config.trainer.max_epochs,
+        accumulate_grad_batches=config.trainer.accumulate_grad_batches,
+        gradient_clip_val=config.trainer.gradient_clip_val or None,
+        sync_batchnorm=config.trainer.sync_batchnorm,
+        logger=loggers,
+        callbacks=[best, TQDMProgressBar(), *([WarmedUpEMA(config.model.ema_decay)] if config.model.ema_decay else [])],
+        use_distributed_sampler=False,  # ours know their rank, and repeat no film
+        num_sanity_val_steps=0,
+        log_every_n_steps=min(50, max(1, len(train_rows) // config.data.batch_size)),
+        enable_model_summary=False,
+        default_root_dir=run_dir,
+    )
+    log.info("Training %s on %d films, validating on %d", config.model.name, len(train_rows), len(val_rows))
+    trainer.fit(classifier, datamodule=data)
+
+    log.info("Best epoch: val/auroc_macro %.4f", float(best.best_model_score or float("nan")))
+    classifier = Classifier.load_from_checkpoint(best.best_model_path, map_location="cpu", weights_only=True)
+    if trainer.is_global_zero:
+        weights = {key: value.contiguous() for key, value in classifier.net.state_dict().items()}
+        save_file(weights, run_dir / "model.safetensors", metadata={"model": config.model.name, "findings": "|".join(NIH_FINDINGS)})
+    return trainer, classifier, data
+
+
+def monitored_findings(val_targets: np.ndarray) -> tuple[list[str], list[str]]:
+    """The findings whose validation AUROC exists, fixed before training, and those left out.
+
+    Args:
+        val_targets: (n, 14), NaN where unknown.
+    """
+    both = (val_targets == 1).any(axis=0) & (val_targets == 0).any(axis=0)
+    monitored = [finding for finding, use in zip(NIH_FINDINGS, both, strict=True) if use]
+    if len(monitored) < 2:
+        raise RunError(f"the {len(val_targets)} validation films hold both classes of {len(monitored)} findings only: raise data.validation")
+    return monitored, [finding for finding in NIH_FINDINGS if finding not in monitored]
+
+
+def predict(trainer: "pl.Trainer", classifier: "Classifier", data: "FilmData", splits: Splits) -> pd.DataFrame:
+    """Logits of every film of val, test and expert validation that is in the store, each exactly once over all processes."""
+    import torch
+
+    wanted = {"val": splits.val, "test": splits.test}
+    if not splits.keep_expert_validation:
+        wanted["expert_validation"] = splits.expert_validation
+    films, rows = _rows(data.store, pd.concat([table.assign(split=split) for split, table in wanted.items()]))
+    log.info("Predicting %d films", len(films))
+    batches = trainer.predict(classifier, dataloaders=data.predict_loader(rows)) or []
+    parts: list[Any] = [torch.cat([batch[part] for batch in batches]).numpy() if batches else None for part in (0, 1)]
+    if trainer.world_size > 1:
+        gathered: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(gathered, parts)
+        parts = [np.concatenate([shard[part] for shard in gathered if shard[part] is not None]) for part in (0, 1)]
+    index, logits = parts
+    if not np.array_equal(np.sort(index), np.arange(len(films))):
+        raise RunError(f"{len(films)} films were to be predicted once each, and {len(index)} predictions came of {len(set(index))} films")
+    table: pd.DataFrame = films.iloc[index].reset_index(drop=True)
+    table = table.join(pd.DataFrame(logits.astype(np.float32), columns=[f"logit_{finding}" for finding in NIH_FINDINGS]))
+    return table.sort_values(["split", "image_id"], ignore_index=True)
+
+
+# --- reporting --------------------------------------------------------------------------------------------------------------------------------------
+
+
+def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> tuple[dict[str, Any], dict[str, Path]]:
+    """report.json, report.html, report.md and figures, from predictions.parquet and the label files.
+
+    Returns:
+        The content of report.json, and title -> figure.
+    """
+    from cxr.report import figures, render
+    from cxr.report.evaluate import evaluate as evaluate_predictions
+    from cxr.report.predictions import SPLITS, read_predictions
+
+    predictions = read_predictions(run_dir / "predictions.parquet")
+    for split in SPLITS:
+        predicted = predictions.table.image_id[predictions.table.split == split]
+        strangers = predicted[~predicted.isin(getattr(study.splits, split).image_id)]
+        if len(strangers):
+            raise RunError(f"{len(strangers)} predicted {split} images are not in {split} by today's files: the run was made with other splits or labels")
+
+    references, n_listed = reference_sets(study)
+    settings = plain["report"]
+    sets = evaluate_predictions(
+        predictions, references, n_listed=n_listed, n_draws=settings["draws"], seed=settings["seed"], macro_available=plain["macro"]["available"]
+    )
+    report = {
+        "protocol": {
+            **predictions.metadata["protocol"],
+            "labels": study.catalogue.labels,
+            "lists_sha256": study.catalogue.lists_sha256,
+            "intervals": f"95 %, {settings['draws']} draws of patients with replacement, seed {settings['seed']}, logit scale",
+            "provenance": predictions.metadata["provenance"] | {"reported": _now()},
+        },
+        "reference_sets": sets | _unreported(study, predictions.table),
+        "attribution": render.attribution(study.experts is not None),
+    }
+    folder = run_dir / "report"
+    building = run_dir / "report.partial"
+    shutil.rmtree(building, ignore_errors=True)
+    (building / "figures").mkdir(parents=True)
+    pictures = figures.draw(building / "figures", report, predictions, references, metrics_csv=run_dir / "metrics.csv")
+    (building / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    render.write_pages(building, report, pictures)
+    shutil.rmtree(folder, ignore_errors=True)
+    building.rename(folder)
+    log.info(render.summary(report))
+    log.info("Report: %s", folder / "report.html")
+    return report, {title: folder / path.relative_to(building) for title, path in pictures.items()}
+
+
+def reference_sets(study: Study) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
+    """The complete reference sets that can be scored, with view and age, and how many images each lists."""
+    images = study.catalogue.images
+    nih = {"nih_val": study.splits.val, "nih_test": study.splits.test}
+    references = {name: images[images.image_id.isin(split.image_id)] for name, split in nih.items()}
+    n_listed = {"nih_val": len(study.splits.val), "nih_test": len(study.catalogue.lists["test"])}
+    if study.experts:
+        labels = study.experts["all_findings_test"]
+        references["all_findings_test"] = labels.merge(images[["image_id", "view", "age"]], on="image_id", how="left")
+        n_listed["all_findings_test"] = len(labels)
+    return references, n_listed
+
+
+def _unreported(study: Study, table: pd.DataFrame) -> dict[str, Any]:
+    """The expert sets without numbers, each with its coverage and the reason."""
+    sets: dict[str, Any] = {}
+    for name in EXPERT_FILES:
+        if study.experts is None:
+            sets[name] = {"findings": None, "reason": "no expert labels were given"}
+        elif name != "all_findings_test":
+            labels = study.experts[name]
+            n_images = int(labels.image_id.isin(table.image_id).sum())
+            trained_on = name == "four_findings_validation" and study.splits.keep_expert_validation
+            reason = "trained on these patients" if trained_on else "its findings need a mapping from the model's findings"
+            sets[name] = {"n_images": n_images, "n_missing_images": len(labels) - n_images, "findings": None, "reason": reason}
+    return sets
+
+
+# --- what made the numbers --------------------------------------------------------------------------------------------------------------------------
+
+
+def plain_config(config: Config) -> dict[str, Any]:
+    """The whole configuration as plain values, paths made absolute where they name something on this machine."""
+    plain: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)  # type: ignore[assignment]
+    for key in ("root", "labels", "store_dir", "expert_labels"):
+        if plain["data"][key]:
+            plain["data"][key] = str(Path(plain["data"][key]).absolute())
+    for group, key in (("data", "validation"), ("model", "weights")):
+        if isinstance(plain[group][key], str) and Path(plain[group][key]).is_file():
+            plain[group][key] = str(Path(plain[group][key]).absolute())
+    return plain
+
+
+def config_sha256(plain: dict[str, Any]) -> str:
+    """The hash of what can change the numbers: paths, workers, devices and the logger are left out; files count by their content."""
+    kept = {group: value for group, value in plain.items() if HARMLESS.get(group, ()) is not None}
+    for group, keys in HARMLESS.items():
+        if keys:
+            kept[group] = {key: value for key, value in kept[group].items() if key not in keys}
+    for group, key in (("data", "validation"), ("model", "weights")):
+        value = kept[group][key]
+        if isinstance(value, str) and Path(value).is_file():
+            kept[group] = kept[group] | {key: file_sha256(Path(value))}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _metadata(config: Config, study: Study, store: "Store", trainer: "pl.Trainer", classifier: "Classifier", run_dir: Path, started: str) -> dict[str, Any]:
+    """What predictions.parquet says of its own making."""
+    plain = plain_config(config)
+    checkpoint = trainer.checkpoint_callback
+    monitored = classifier.hparams["monitored"]
+    validation = config.data.validation
+    return {
+        "package_version": cxr.__version__,
+        "checkpoint_sha256": file_sha256(run_dir / "checkpoints" / "best.ckpt"),
+        "config_sha256": config_sha256(plain),
+        "store": store.meta,
+        "protocol": {
+            "splits": "official",
+            "validation": f"list {Path(validation).name}, sha256 {file_sha256(Path(validation))}"
+            if isinstance(validation, str)
+            else f"{validation:g} of the train_val patients, split seed {config.data.split_seed}",
+            "expert_validation_patients": config.data.expert_validation_patients.value if study.experts else "no expert labels",
+            "missing_images": config.data.missing_images.value,
+            "selection": {
+                "metric": "val/auroc_macro",
+                "value": float(checkpoint.best_model_score),  # type: ignore[union-attr]
+                "findings": monitored,
+                "left_out": {f: "val lacks a positive or a negative film" for f in NIH_FINDINGS if f not in monitored},
+            },
+            "mapping": "findings of the same name only",
+            "primary_endpoint": f"macro AUROC on {'all_findings_test' if study.experts else 'nih_test'}",
+            "tta": "none",
+            "model": config.model.name,
+            "image_size": config.data.image_size,
+            "loss": config.loss.name,
+            "precision": config.trainer.precision,
+            "seed": config.seed,
+            "store_rule": store.meta["rule"],
+            "config_sha256": config_sha256(plain),
+            "package_version": cxr.__version__,
+            "commit": _git_commit(),
+        },
+        "provenance": {
+            "started": started,
+            "trained": _now(),
+            "host": platform.node(),
+            "data_root": plain["data"]["root"],
+            "store": str(_store_folder(config.data)),
+        },
+    }
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _git_commit() -> str | None:
+    """The commit of this checkout, "-dirty" if it was changed since; None outside of one."""
+    try:
+        told = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return told.stdout.strip()
+
+
+def _is_first_process() -> bool:
+    """Before torch is loaded: the variables by which launchers number their processes."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
