@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -89,6 +90,8 @@ KAGGLE_COLUMNS = (
 )
 BOX_PIXELS = 1024  # NIH's boxes are in the pixels of the distributed images, which the miniature's are not
 
+Box = tuple[float, float, float, float]  # x, y, width, height as shares of the film
+
 # streams of random numbers: what is drawn in one never shifts another
 COHORT, MINING, READING, ANATOMY, PLACE, FILM = range(6)
 
@@ -146,7 +149,7 @@ def draw_cohort(n_patients: int, n_images: int, seed: int) -> list[Film]:
             for patient in rng.choice(members, round(share * factor * len(members)), replace=False, p=weights):
                 lasting[patient].add(finding)
 
-    infants = dict(zip(np.flatnonzero(~in_test & (n_films == 1)), (11 / 12, 1 / 365), strict=False))  # ages of 011M and 001D
+    infants = dict(zip(np.flatnonzero(~in_test & (n_films == 1)).tolist(), (11 / 12, 1 / 365), strict=False))  # ages of 011M and 001D
 
     films = []
     for k in range(n_patients):
@@ -201,7 +204,7 @@ def choose_expert_films(films: list[Film], seed: int) -> tuple[list[Film], list[
     # validation: some of the sicker train_val patients who came more than once; nearly all of their bedside films, half of the others
     train_val = [group for group in by_patient.values() if not group[0].in_test]
     weights = np.array([len(frozenset[str]().union(*(film.truth for film in group))) if 2 <= len(group) <= 6 else 0 for group in train_val])
-    n_chosen = min(round(len(train_val) / 7), np.count_nonzero(weights))
+    n_chosen = min(round(len(train_val) / 7), int(np.count_nonzero(weights)))
     chosen = np.sort(rng.choice(len(train_val), n_chosen, replace=False, p=weights / weights.sum()))
     validation = [film for k in chosen for film in train_val[k] if rng.random() < (0.9 if film.view == "AP" else 0.5)]
 
@@ -266,7 +269,7 @@ def read_all_findings(films: list[Film], seed: int) -> tuple[list[list[str]], li
 
         person = [film.image_id, str(film.patient_id)]
         reads += [[*person, reader, str(int(v.any())), *map(yes_no, v)] for reader, v in votes.items()]
-        majority = sum(votes[reader].astype(int) for reader in JURY) >= 2
+        majority = np.sum([votes[reader] for reader in JURY], axis=0) >= 2
         abnormal = sum(int(votes[reader].any()) for reader in JURY) >= 2
         # two who see different things agree that it is abnormal: that is `Other` too
         other = majority[-1] or (abnormal and not majority[:-1].any())
@@ -470,21 +473,22 @@ PAINTING_ORDER = (
 )
 
 
-def draw_film(film: Film, size: int, seed: int) -> tuple[np.ndarray, dict[str, tuple[float, float, float, float]]]:
+def draw_film(film: Film, size: int, seed: int) -> tuple[np.ndarray, dict[str, Box]]:
     """One film and where its findings are; a function of its arguments alone, in whatever order or thread films are drawn.
 
     Returns:
         (size, size) uint8, and per drawn finding of the 14 its box (x, y, width, height) as shares of the film.
     """
     chest = Chest(film, size, seed)
-    boxes = {}
+    boxes: dict[str, Box] = {}
     for index, finding in enumerate(PAINTING_ORDER):
         if finding in film.truth:
             paint = getattr(chest, finding.lower())
             region = paint(np.random.default_rng([seed, PLACE, film.patient_id, index])) > 0.5
             if region.any():
-                rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
-                boxes[finding] = (columns[0] / size, rows[0] / size, np.ptp(columns) / size + 1 / size, np.ptp(rows) / size + 1 / size)
+                rows, columns = np.flatnonzero(region.any(axis=1)).tolist(), np.flatnonzero(region.any(axis=0)).tolist()
+                x, y, right, below = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+                boxes[finding] = (x / size, y / size, (right - x) / size, (below - y) / size)
 
     rng, image = chest.rng, np.clip(chest.image, 0, 1)
     gamma, gain, grain = rng.uniform(0.88, 1.14), rng.uniform(0.92, 1.06), 0.028 if film.view == "AP" else 0.018
@@ -515,7 +519,7 @@ def write_miniature(
     Args:
         folder: made by this call, its parents too; an empty one will do.
         n_patients: at least 40, three in ten of them in the test list.
-        n_images: at least `n_patients`; with the defaults about 60 % are in train_val and 220 have all-findings labels.
+        n_images: at least two per patient; with the defaults about 60 % are in train_val and 220 have all-findings labels.
         size: width and height of the films in pixels, at least 32. The label files speak of 1024-pixel films, as NIH's do.
         layout: "images" for one folder, "archives" for images_001/images to images_012/images, as the twelve archives unpack.
         kaggle: also write `sample_labels.csv`, the spelling of Kaggle's sample.
@@ -524,10 +528,10 @@ def write_miniature(
     Raises:
         MiniatureError: the arguments are out of range, or the folder holds something else.
     """
-    if n_patients < 40 or n_images < n_patients or size < 32 or layout not in ("images", "archives"):
+    if n_patients < 40 or n_images < 2 * n_patients or size < 32 or layout not in ("images", "archives"):
         raise MiniatureError(
             f"no miniature of {n_patients} patients, {n_images} images, {size} pixels, layout {layout!r}: "
-            "take at least 40 patients, one image each, 32 pixels, and layout 'images' or 'archives'"
+            "take at least 40 patients, twice as many images, 32 pixels, and layout 'images' or 'archives'"
         )
     made_with = {"format": FORMAT, "n_patients": n_patients, "n_images": n_images, "size": size, "seed": seed, "layout": layout, "kaggle": kaggle}
     folder = Path(folder).absolute()
@@ -546,7 +550,7 @@ def write_miniature(
     shutil.rmtree(partial, ignore_errors=True)  # empty: made by a process that came too late to be needed
 
 
-def is_complete(folder: Path, made_with: dict[str, int | str | bool]) -> bool:
+def is_complete(folder: Path, made_with: dict[str, object]) -> bool:
     """True if `folder` holds the miniature made with these arguments, False if it is missing or empty; MiniatureError if it holds anything else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
@@ -580,7 +584,7 @@ def locked(partial: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def write_films(folder: Path, films: list[Film], size: int, seed: int, layout: str, progress: bool) -> list[dict[str, tuple[float, ...]]]:
+def write_films(folder: Path, films: list[Film], size: int, seed: int, layout: str, progress: bool) -> list[dict[str, Box]]:
     """Draws every film into its folder; returns the boxes of each, in the order of `films`."""
     homes = ["images"] if layout == "images" else [f"images_{k:03d}/images" for k in range(1, 13)]
     paths = []
@@ -590,7 +594,7 @@ def write_films(folder: Path, films: list[Film], size: int, seed: int, layout: s
     # 2 % of NIH's films carry three equal colours and an opaque alpha
     coloured = set(np.random.default_rng([seed, FILM]).permutation(len(films))[: round(0.02 * len(films))].tolist())
 
-    def write_one(k: int) -> dict[str, tuple[float, ...]]:
+    def write_one(k: int) -> dict[str, Box]:
         image, boxes = draw_film(films[k], size, seed)
         if k in coloured:
             image = np.dstack([image, image, image, np.full_like(image, 255)])
@@ -602,7 +606,7 @@ def write_films(folder: Path, films: list[Film], size: int, seed: int, layout: s
         return list(tqdm(pool.map(write_one, range(len(films))), "drawing the miniature", len(films), unit="film", disable=not progress))
 
 
-def write_tables(folder: Path, films: list[Film], boxes: list[dict[str, tuple[float, ...]]], seed: int, kaggle: bool) -> None:
+def write_tables(folder: Path, films: list[Film], boxes: list[dict[str, Box]], seed: int, kaggle: bool) -> None:
     """Every label file, each in its own dialect: line ending, quoting (none), header and last line as published."""
     labels_2017, labels_v2020 = mine_labels(films, seed)
     cells_2017 = {film.image_id: cells for film, cells in zip(films, entries_2017(films, labels_2017), strict=True)}
@@ -670,7 +674,7 @@ def entries_2017(films: list[Film], labels: list[str]) -> list[list[str]]:
     return rows
 
 
-def write_csv(path: Path, header: tuple[str, ...], rows: list[list], newline: str, last_newline: bool = True) -> None:
+def write_csv(path: Path, header: tuple[str, ...], rows: list[list[Any]], newline: str, last_newline: bool = True) -> None:
     """Cells joined by commas and never quoted: the headers hold their commas bare, as the published files do."""
     text = newline.join(",".join(map(str, row)) for row in [header, *rows])
     path.write_bytes((text + newline * last_newline).encode("ascii"))

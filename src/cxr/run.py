@@ -11,6 +11,8 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +86,7 @@ def train(config: Config) -> None:
     loggers = tracking.make_loggers(
         run_dir,
         mode=mode,
+        first_process=_is_first_process(),
         config=plain,
         project=config.logger.project,
         entity=config.logger.entity,
@@ -238,6 +241,9 @@ def fit(config: Config, study: Study, store: "Store", run_dir: Path, loggers: li
     from cxr.model.classifier import Classifier
     from cxr.model.optim import WarmedUpEMA
 
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for noise in (".*treespec, LeafSpec.*", ".*exists and is not empty.*", ".*does not have many workers.*", ".*Loading `train_dataloader`.*"):
+        warnings.filterwarnings("ignore", noise)
     pl.seed_everything(config.seed, verbose=False)
     train_films, train_rows = _rows(store, study.splits.train)
     val_films, val_rows = _rows(store, study.splits.val)
@@ -270,6 +276,7 @@ def fit(config: Config, study: Study, store: "Store", run_dir: Path, loggers: li
         seed=config.seed,
         weights=config.model.weights,
     )
+    watched = sys.stderr.isatty()  # a log file gets a line per epoch instead of a bar
     best = ModelCheckpoint(dirpath=run_dir / "checkpoints", filename="best", monitor="val/auroc_macro", mode="max", save_top_k=1, enable_version_counter=False)
     trainer = pl.Trainer(
         accelerator=config.trainer.accelerator,
@@ -281,9 +288,10 @@ def fit(config: Config, study: Study, store: "Store", run_dir: Path, loggers: li
         gradient_clip_val=config.trainer.gradient_clip_val or None,
         sync_batchnorm=config.trainer.sync_batchnorm,
         logger=loggers,
-        callbacks=[best, TQDMProgressBar(), *([WarmedUpEMA(config.model.ema_decay)] if config.model.ema_decay else [])],
+        callbacks=[best, *([TQDMProgressBar()] if watched else []), *([WarmedUpEMA(config.model.ema_decay)] if config.model.ema_decay else [])],
         use_distributed_sampler=False,  # ours know their rank, and repeat no film
         num_sanity_val_steps=0,
+        enable_progress_bar=watched,
         log_every_n_steps=min(50, max(1, len(train_rows) // config.data.batch_size)),
         enable_model_summary=False,
         default_root_dir=run_dir,

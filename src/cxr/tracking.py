@@ -60,38 +60,48 @@ def announce(mode: str) -> None:
     log.info(told[mode])
 
 
-def make_loggers(run_dir: Path, *, mode: str, config: Mapping[str, Any], project: str, entity: str | None, group: str | None, tags: list[str]) -> list[Any]:
+def make_loggers(
+    run_dir: Path,
+    *,
+    mode: str,
+    first_process: bool,
+    config: Mapping[str, Any],
+    project: str,
+    entity: str | None,
+    group: str | None,
+    tags: list[str],
+) -> list[Any]:
     """Lightning's loggers: metrics.csv in the run folder always, and a W&B run unless disabled.
 
     Args:
         run_dir: the run folder; its name becomes the run's name.
         mode: from `decide_mode`.
+        first_process: of the job; the others write to no W&B run.
         config: the whole resolved configuration, plain values.
         project, entity, group, tags: of W&B.
     """
     from pytorch_lightning.loggers import CSVLogger
 
     csv = CSVLogger(save_dir=str(run_dir), name="", version="")
-    if mode == "disabled":
+    if mode == "disabled" or not first_process:
         return [csv]
     import wandb
     from pytorch_lightning.loggers import WandbLogger
 
-    logger = WandbLogger(
+    run = wandb.init(
         name=run_dir.name,
-        save_dir=str(run_dir),
+        dir=str(run_dir),
         project=project,
         entity=entity,
         group=group,
         tags=list(tags),
         job_type="train",
         config=dict(config),
-        mode=mode,
-        log_model=False,
+        mode=mode,  # type: ignore[arg-type]
         # console output may name films; the program's own file is in the run folder
         settings=wandb.Settings(console="off", silent=True, disable_code=True),
     )
-    return [csv, logger]
+    return [csv, WandbLogger(experiment=run, log_model=False)]
 
 
 def log_report(loggers: list[Any], report: Mapping[str, Any], figures: Mapping[str, Path]) -> None:
@@ -102,12 +112,9 @@ def log_report(loggers: list[Any], report: Mapping[str, Any], figures: Mapping[s
         report: the content of report.json.
         figures: title -> PNG without pixels of any film.
     """
-    for logger in loggers:
-        if not hasattr(logger, "experiment") or not hasattr(logger.experiment, "summary"):
-            continue
+    for run in _wandb_runs(loggers):
         import wandb
 
-        run = logger.experiment
         for name, reference in report["reference_sets"].items():
             if reference.get("findings") is None:
                 continue
@@ -131,6 +138,9 @@ def _summarise(run: Any, name: str, estimate: Mapping[str, float] | None) -> Non
 
 def finish(loggers: list[Any], *, failed: bool) -> None:
     """Closes the W&B run, marked failed or not; without this, two jobs of one multirun would share a run."""
-    for logger in loggers:
-        if type(logger).__name__ == "WandbLogger" and logger._experiment is not None:
-            logger.experiment.finish(exit_code=1 if failed else 0)
+    for run in _wandb_runs(loggers):
+        run.finish(exit_code=1 if failed else 0)
+
+
+def _wandb_runs(loggers: list[Any]) -> list[Any]:
+    return [logger.experiment for logger in loggers if type(logger).__name__ == "WandbLogger"]

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from cxr.data.augment import KeyedAugment
 from cxr.data.dataset import FilmDataset
-from cxr.data.sampler import EvalSampler, ResumableLoader, TrainSampler
+from cxr.data.sampler import BatchError, EvalSampler, ResumableLoader, TrainSampler
 from cxr.data.store import Store
 
 
@@ -43,7 +43,7 @@ class FilmData(pl.LightningDataModule):
     ):
         super().__init__()
         if len(train_rows) < batch_size:
-            raise ValueError(f"data.batch_size={batch_size} is more than the {len(train_rows)} training films")
+            raise BatchError(f"data.batch_size={batch_size} is more than the {len(train_rows)} training films")
         self.store, self.image_size, self.batch_size, self.num_workers, self.seed = store, image_size, batch_size, num_workers, seed
         self.train_set = self._films(train_rows, train_targets, augment)
         self.val_set = self._films(val_rows, val_targets, None)

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from cxr.data.augment import KeyedAugment, film_key
-from cxr.data.sampler import Key
+from cxr.data.sampler import BatchError, Key
 
 
 class FilmDataset(Dataset):
@@ -24,7 +24,7 @@ class FilmDataset(Dataset):
 
     def __init__(self, images: np.ndarray, image_ids: np.ndarray, rows: np.ndarray, targets: np.ndarray, *, image_size: int, augment: KeyedAugment | None):
         if image_size > images.shape[1]:
-            raise ValueError(f"data.image_size={image_size} is larger than the stored films ({images.shape[1]} pixels): raise data.store_size")
+            raise BatchError(f"data.image_size={image_size} is larger than the stored films ({images.shape[1]} pixels): raise data.store_size")
         self.images, self.rows, self.targets, self.image_size, self.augment = images, rows, targets, image_size, augment
         self.keys = [film_key(image_id) for image_id in image_ids[rows]] if augment else []
 

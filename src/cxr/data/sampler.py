@@ -12,6 +12,10 @@ from torch.utils.data import DataLoader, Sampler
 Key = tuple[int, int]
 
 
+class BatchError(ValueError):
+    """The films cannot be cut into the batches asked for."""
+
+
 class TrainSampler(Sampler[Key]):
     """A permutation of the films per epoch, cut into global batches of which each process takes its slice.
 
@@ -27,7 +31,7 @@ class TrainSampler(Sampler[Key]):
 
     def __init__(self, n_films: int, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1):
         if batch_size % world_size:
-            raise ValueError(f"data.batch_size={batch_size} cannot be shared by {world_size} processes: it must be a multiple of their number")
+            raise BatchError(f"data.batch_size={batch_size} cannot be shared by {world_size} processes: it must be a multiple of their number")
         self.n_films, self.batch_size, self.seed = n_films, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.n_batches = n_films // batch_size

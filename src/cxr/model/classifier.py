@@ -1,5 +1,6 @@
 """The one LightningModule: uint8 films in, one logit per finding out."""
 
+import logging
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,6 +11,8 @@ from torchmetrics.classification import MultilabelAUROC
 from cxr.model.backbone import create_backbone, grey_mean_std, set_prevalence
 from cxr.model.losses import make_loss, masked_sum
 from cxr.model.optim import make_optimizer, make_schedule, parameter_groups
+
+log = logging.getLogger(__name__)
 
 
 class NotFiniteError(ValueError):
@@ -94,6 +97,13 @@ class Classifier(pl.LightningModule):
         self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[-1]["lr"], on_step=True, on_epoch=False)
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        # validation has run by now
+        seen = {name: float(value) for name, value in self.trainer.callback_metrics.items() if name in ("train/loss", "val/loss", "val/auroc_macro")}
+        if self.trainer.is_global_zero:
+            told = "  ".join(f"{name} {value:.4f}" for name, value in seen.items())
+            log.info("epoch %d of %d  %s", self.current_epoch + 1, self.trainer.max_epochs, told)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optim = self.hparams.optim

@@ -1,0 +1,147 @@
+"""Mirrors data/dataset.py and data/datamodule.py: batches and their order, through the real loaders and the real Trainer."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from cxr.data.augment import make_augment
+from cxr.data.datamodule import FilmData
+from cxr.data.store import Store
+
+N_FILMS, SIDE, CROP, BATCH = 50, 36, 32, 8
+PIXELS = np.random.default_rng(0).integers(0, 256, (N_FILMS, SIDE, SIDE), dtype=np.uint8)
+
+
+def film_data(num_workers: int = 0, augmented: bool = True, seed: int = 0) -> FilmData:
+    store = Store(PIXELS, np.array([f"{i:08d}_000.png" for i in range(N_FILMS)]), {}, {})
+    augment = make_augment(
+        image_size=CROP, seed=seed, affine_p=0.5, rotate_degrees=7, scale=0.1, translate=0.05, brightness=0.1, contrast=0.1, horizontal_flip_p=0
+    )
+    targets = np.random.default_rng(1).integers(0, 2, (N_FILMS, 3)).astype(np.float32)
+    return FilmData(
+        store,
+        train_rows=np.arange(40)[::-1].copy(),
+        train_targets=targets[:40],
+        val_rows=np.arange(40, 50),
+        val_targets=targets[40:],
+        image_size=CROP,
+        batch_size=BATCH,
+        num_workers=num_workers,
+        augment=augment if augmented else None,
+        seed=seed,
+    )
+
+
+class Recorder(pl.LightningModule):
+    """A model that learns nothing and writes down what it is fed."""
+
+    def __init__(self, stop_after: int | None = None):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: list[tuple[int, list[int], torch.Tensor]] = []
+        self.stop_after = stop_after
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append((self.current_epoch, batch["index"].tolist(), batch["image"].clone()))
+        return self.weight.sum()
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        if self.stop_after == len(self.seen):
+            self.trainer.save_checkpoint(self.trainer.default_root_dir + "/middle.ckpt")
+            raise KeyboardInterrupt
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def feed(tmp_path: Path, *, epochs: int = 3, num_workers: int = 0, stop_after: int | None = None, ckpt_path: Path | None = None) -> Recorder:
+    model = Recorder(stop_after)
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=tmp_path,
+    )
+    try:
+        trainer.fit(model, datamodule=film_data(num_workers), ckpt_path=ckpt_path, weights_only=True)
+    except (KeyboardInterrupt, SystemExit):
+        assert stop_after
+    return model
+
+
+def same(one: list, other: list) -> bool:
+    return len(one) == len(other) and all(a[:2] == b[:2] and torch.equal(a[2], b[2]) for a, b in zip(one, other, strict=True))
+
+
+def test_batches_are_the_same_bit_for_bit_for_any_number_of_workers(tmp_path: Path) -> None:
+    alone = feed(tmp_path, epochs=2, num_workers=0).seen
+    assert len(alone) == 2 * (40 // BATCH)
+    for workers in (1, 2, 4):
+        assert same(feed(tmp_path, epochs=2, num_workers=workers).seen, alone), f"{workers} workers"
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_every_epoch_of_the_real_trainer_has_its_own_order_and_its_own_pixels(tmp_path: Path, num_workers: int) -> None:
+    seen = feed(tmp_path, num_workers=num_workers).seen
+    orders = [[index for epoch, indices, _ in seen if epoch == e for index in indices] for e in range(3)]
+    assert all(sorted(order) == list(range(40)) for order in orders)
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    of_film = [
+        torch.stack([image for epoch, indices, images in seen if epoch == e for index, image in zip(indices, images, strict=True) if index == 7])
+        for e in range(3)
+    ]
+    assert not torch.equal(of_film[0], of_film[1])
+    assert not torch.equal(of_film[1], of_film[2])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("stop_after", [3, 5, 7, 10])
+def test_a_restart_continues_with_the_very_next_batch(tmp_path: Path, num_workers: int, stop_after: int) -> None:
+    undisturbed = feed(tmp_path, num_workers=num_workers).seen
+    first = feed(tmp_path, num_workers=num_workers, stop_after=stop_after).seen
+    second = feed(tmp_path, num_workers=num_workers, ckpt_path=tmp_path / "middle.ckpt").seen
+    assert same(first + second, undisturbed)
+
+
+def test_evaluation_cuts_the_centre_and_follows_the_rows() -> None:
+    data = film_data()
+    batches = list(data.val_dataloader())
+    images = torch.cat([batch["image"] for batch in batches])
+    np.testing.assert_array_equal(images[:, 0].numpy(), PIXELS[40:, 2:34, 2:34])
+    assert images.dtype == torch.uint8
+    assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(10))
+    np.testing.assert_array_equal(torch.cat([batch["target"] for batch in batches]).numpy(), data.val_set.targets)
+    rows = np.array([3, 49, 11])
+    (batch,) = data.predict_loader(rows)
+    np.testing.assert_array_equal(batch["image"][:, 0].numpy(), PIXELS[rows, 2:34, 2:34])
+
+
+def test_a_film_goes_with_its_own_target() -> None:
+    data = film_data(augmented=False)
+    for batch in data.train_dataloader():
+        for index, image, target in zip(batch["index"], batch["image"], batch["target"], strict=True):
+            np.testing.assert_array_equal(image[0].numpy(), PIXELS[39 - index, 2:34, 2:34])
+            np.testing.assert_array_equal(target.numpy(), data.train_set.targets[index])
+
+
+def test_fewer_films_than_a_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"data\.batch_size=41 is more than the 40 training films"):
+        FilmData(
+            film_data().store,
+            train_rows=np.arange(40),
+            train_targets=np.zeros((40, 3), np.float32),
+            val_rows=np.arange(40, 50),
+            val_targets=np.zeros((10, 3), np.float32),
+            image_size=CROP,
+            batch_size=41,
+            num_workers=0,
+            augment=None,
+            seed=0,
+        )

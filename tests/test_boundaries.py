@@ -1,0 +1,100 @@
+"""The floors of the house, read from the imports themselves: what may know of what, and what the training path may load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cxr.config import PROJECT
+
+SOURCE = PROJECT / "src" / "cxr"
+FILES = sorted(SOURCE.rglob("*.py"))
+ROOMS = ("cohort", "stats", "data", "model", "report")
+
+# room or file -> the rooms and files of ours that it may import
+MAY_IMPORT = {
+    "cohort": set(),
+    "stats": set(),
+    "data": set(),
+    "config": set(),
+    "tracking": set(),
+    "mini": {"cohort"},
+    "model": {"stats"},
+    "report": {"cohort", "stats"},
+    "run": {*ROOMS, "mini", "config", "tracking"},
+}
+# library -> the rooms and files that alone may import it
+ONLY_IN = {
+    "wandb": {"tracking"},
+    "hydra": {"run", "config"},
+    "omegaconf": {"run", "config"},
+    "torchmetrics": {"model"},
+    "albumentations": {"data"},
+    "timm": {"model"},
+    "matplotlib": {"report"},
+    "pyarrow": {"report"},
+}
+# the training path runs on a bare GPU node
+HOT_PATH = ("cxr.data.datamodule", "cxr.model.classifier", "cxr.stats.ranking")
+NOT_ON_HOT_PATH = ("pandas", "pyarrow", "hydra", "omegaconf", "wandb")
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that the file imports, wherever in the file it does so."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
+    return found
+
+
+def place(path: Path) -> str:
+    relative = path.relative_to(SOURCE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_file_imports_only_what_its_floor_allows(path: Path) -> None:
+    here = place(path)
+    ours = {name.split(".")[1] for name in imports(path) if name.startswith("cxr.") and name.split(".")[1] in MAY_IMPORT}
+    if here != "__init__":
+        assert ours <= MAY_IMPORT[here] | {here}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_library_is_imported_only_where_it_belongs(path: Path) -> None:
+    libraries = {name.split(".")[0] for name in imports(path)}
+    for library, places in ONLY_IN.items():
+        assert library not in libraries or place(path) in places
+    if place(path) in ("cohort", "stats", "report"):
+        assert not libraries & {"torch", "pytorch_lightning", "torchvision"}
+
+
+def test_there_is_no_utils_drawer() -> None:
+    assert not [path for path in FILES if any(word in path.stem for word in ("util", "helper", "common", "misc"))]
+
+
+def loaded_by(code: str) -> set[str]:
+    told = subprocess.run([sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in told.stdout.split()}
+
+
+@pytest.mark.parametrize("module", ["cxr.report.evaluate, cxr.report.figures, cxr.report.render", "cxr.run"])
+def test_a_report_never_loads_torch(module: str) -> None:
+    assert "torch" not in loaded_by(f"import {module}")
+
+
+def test_the_training_path_needs_no_tables_no_configuration_and_no_tracking() -> None:
+    blocked = "".join(f"sys.modules['{name}'] = None\n" for name in NOT_ON_HOT_PATH)
+    loaded_by(f"import sys\n{blocked}import {', '.join(HOT_PATH)}")
+
+
+def test_entry_points_are_thin() -> None:
+    for path in [PROJECT / "train.py", *(PROJECT / "scripts").glob("*.py")]:
+        assert len(path.read_text().splitlines()) < 40, path
+        assert {name.split(".")[0] for name in imports(path)} <= {"cxr"}, path
