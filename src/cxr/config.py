@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
@@ -308,24 +309,33 @@ def _run_hydra(name: str, schema: type, function: Callable[[Any], None]) -> int:
     register(schema)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's own handler would print a traceback and leave
 
+    failures: list[Exception] = []
+
     def typed(raw: Any) -> None:
-        # once more over the schema: `+foo=1` and `++foo=1` have opened it
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), raw))
-        check_values(config)
-        function(config)
+        try:
+            # once more over the bare schema: `+foo=1` and `++foo=1` have opened the composed one
+            base = OmegaConf.structured(schema)
+            for group in {"loss", "optim"} & set(raw):
+                base[group] = OmegaConf.structured(OmegaConf.get_type(raw, group))
+            config = OmegaConf.to_object(OmegaConf.merge(base, OmegaConf.to_container(raw, enum_to_str=True)))
+            check_values(config)
+            function(config)
+        except Exception as error:  # kept from Hydra, which would print words of its own around it
+            failures.append(error)
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(typed)()
     except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {explain(error, schema)}", file=sys.stderr)
-        return 1
-    except Exception as error:
-        # what this package raises on purpose is written for people; anything else is a bug and keeps its traceback
-        if not type(error).__module__.startswith("cxr."):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        failures.append(error)
+    for failure in failures:
+        if isinstance(failure, HydraException | OmegaConfBaseException):
+            print(f"error: {explain(failure, schema)}", file=sys.stderr)
+        elif type(failure).__module__.startswith("cxr."):
+            # what this package raises on purpose is written for people; anything else is a bug and keeps its traceback
+            print(f"error: {failure}", file=sys.stderr)
+        else:
+            traceback.print_exception(failure)
+    return 1 if failures else 0
 
 
 def register(schema: type) -> None:
@@ -343,6 +353,8 @@ def register(schema: type) -> None:
 
 def explain(error: BaseException, schema: type) -> str:
     """One line for a configuration mistake: which key, why, the nearest name, and where it was written."""
+    from omegaconf.errors import OmegaConfBaseException
+
     chain: list[BaseException] = []
     at: BaseException | None = error
     while at is not None:
@@ -366,7 +378,7 @@ def explain(error: BaseException, schema: type) -> str:
     if group:
         names = [*dict.fromkeys([*(item.name for item in fields(schema)), "experiment", *_dotted(schema)])]
         return f"{group[1]}: no such key{near(group[1], names)}"
-    first = next((line for link in reversed(chain) for line in str(link).splitlines() if line.strip()), str(error))
+    first = next((str(link).splitlines()[0] for link in reversed(chain) if isinstance(link, OmegaConfBaseException) and str(link)), str(error).splitlines()[0])
     return (f"{full[1]}: {first}" if full and full[1] not in first else first) + place
 
 

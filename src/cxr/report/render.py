@@ -39,7 +39,7 @@ MEANING = (
     "AUROC is how often the model scores a film with the finding above a film without it: 1 is always, 0.5 is chance. "
     "AUPRC is the mean precision over the positive films; a useless model scores the prevalence. "
     "The bracket is a 95 % interval: how far the number may be off because other patients could have been in the set. "
-    "It does not speak of other hospitals, nor of training once more."
+    "With a handful of positive patients it is narrower than it should be. It does not speak of other hospitals, nor of training once more."
 )
 MINIATURE = "This run used the miniature, whose films are drawn by a program. The numbers show that everything works and say nothing about chest X-rays."
 COLUMNS = ("Finding", "Positive films", "Negative films", "Positive patients", "Largest patient share", "Prevalence", "AUROC", "AUPRC", "Note")
