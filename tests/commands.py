@@ -18,7 +18,3 @@ def call(script: str, *arguments: str, cwd: Path | None = None, seconds: float =
         text=True,
         timeout=seconds,
     )
-
-
-# a model and a number of epochs that say nothing of quality, and take seconds
-QUICK = ("trainer.max_epochs=2", "model.name=test_resnet", "optim.lr=2e-3", "optim.warmup_steps=5", "report.draws=200")

@@ -7,7 +7,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the entry points do, b
 os.environ["WANDB_MODE"] = "offline"
 
 import pytest
-from commands import QUICK, call
+from commands import call
 
 from cxr.config import PROJECT
 from cxr.mini import write_miniature
@@ -36,8 +36,9 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished_run(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of `python train.py` on the miniature."""
+    """The run folder of the demo, run by the real command from another folder than the project's."""
     folder = tmp_path_factory.mktemp("run")
-    done = call("train.py", f"data.root={mini}", f"data.store_dir={mini.parent / 'stores'}", f"hydra.run.dir={folder}", *QUICK, cwd=folder)
+    done = call("train.py", "experiment=demo", f"data.root={mini}", f"data.store_dir={mini.parent / 'stores'}", f"hydra.run.dir={folder}", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "console.txt").write_text(done.stdout)
     return folder

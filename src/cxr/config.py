@@ -128,7 +128,7 @@ class Optim:
     lr: float = key(3e-4, "learning rate at its peak")
     weight_decay: float = key(0.01, "of weights; norms and biases are never decayed")
     layer_decay: float = key(1.0, "each layer learns this much slower than the one above it; 1 is none")
-    warmup_steps: int = key(500, "optimiser steps of linear warm-up")
+    warmup_steps: int = key(100, "optimiser steps of linear warm-up")
     final_fraction: float = key(0.01, "of the learning rate, at the end of the cosine")
 
 
@@ -378,7 +378,9 @@ def explain(error: BaseException, schema: type) -> str:
     if group:
         names = [*dict.fromkeys([*(item.name for item in fields(schema)), "experiment", *_dotted(schema)])]
         return f"{group[1]}: no such key{near(group[1], names)}"
-    first = next((str(link).splitlines()[0] for link in reversed(chain) if isinstance(link, OmegaConfBaseException) and str(link)), str(error).splitlines()[0])
+    # the innermost words that are filled in: OmegaConf also raises its templates
+    told = [str(link).splitlines()[0] for link in reversed(chain) if isinstance(link, OmegaConfBaseException) and str(link)]
+    first = next((words for words in told if "$VALUE" not in words), str(error).splitlines()[0])
     return (f"{full[1]}: {first}" if full and full[1] not in first else first) + place
 
 

@@ -100,7 +100,7 @@ def train(config: Config) -> None:
         if trainer.is_global_zero:
             from cxr.report.predictions import write_predictions
 
-            metadata = _metadata(config, study, store, trainer, classifier, run_dir, started)
+            metadata = _metadata(config, experiment, study, store, trainer, classifier, run_dir, started)
             write_predictions(run_dir / "predictions.parquet", table, metadata)
             report, figures = write_report(run_dir, plain, study)
             tracking.log_report(loggers, report, figures)
@@ -377,7 +377,7 @@ def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> tuple[di
             "provenance": predictions.metadata["provenance"] | {"reported": _now()},
         },
         "reference_sets": sets | _unreported(study, predictions.table),
-        "attribution": render.attribution(study.experts is not None),
+        "attribution": render.attribution(plain["data"]["name"], study.experts is not None),
     }
     folder = run_dir / "report"
     building = run_dir / "report.partial"
@@ -449,7 +449,16 @@ def config_sha256(plain: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def _metadata(config: Config, study: Study, store: "Store", trainer: "pl.Trainer", classifier: "Classifier", run_dir: Path, started: str) -> dict[str, Any]:
+def _metadata(
+    config: Config,
+    experiment: str,
+    study: Study,
+    store: "Store",
+    trainer: "pl.Trainer",
+    classifier: "Classifier",
+    run_dir: Path,
+    started: str,
+) -> dict[str, Any]:
     """What predictions.parquet says of its own making."""
     plain = plain_config(config)
     checkpoint = trainer.checkpoint_callback
@@ -461,6 +470,8 @@ def _metadata(config: Config, study: Study, store: "Store", trainer: "pl.Trainer
         "config_sha256": config_sha256(plain),
         "store": store.meta,
         "protocol": {
+            "experiment": experiment,
+            "data": config.data.name,
             "splits": "official",
             "validation": f"list {Path(validation).name}, sha256 {file_sha256(Path(validation))}"
             if isinstance(validation, str)

@@ -84,7 +84,7 @@ def test_a_validation_list_that_splits_a_patient_is_refused(study, tmp_path: Pat
 
 def test_a_validation_list_with_test_images_is_refused(study, tmp_path: Path) -> None:
     (tmp_path / "val.txt").write_text(split(study).test.image_id.iloc[0])
-    with pytest.raises(SplitError, match="1 of 1 images in .* are not in the official train_val list"):
+    with pytest.raises(SplitError, match=r"1 of 1 images in .* are not in the official train_val list"):
         split(study, validation=tmp_path / "val.txt")
 
 

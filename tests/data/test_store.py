@@ -66,9 +66,9 @@ def test_a_second_call_reads_no_film_again(tmp_path: Path, films: dict[str, Path
 def test_another_list_or_size_is_noticed_and_the_store_left_as_it_is(tmp_path: Path, films: dict[str, Path]) -> None:
     build(tmp_path / "store", films)
     before = (tmp_path / "store" / "images.npy").read_bytes()
-    with pytest.raises(StoreError, match="(?s)list_sha256.*lists 40 images, now 39.*data.store_dir"):
+    with pytest.raises(StoreError, match=r"(?s)list_sha256.*lists 40 images, now 39.*data.store_dir"):
         build(tmp_path / "store", dict(list(films.items())[1:]))
-    with pytest.raises(StoreError, match="size: store 32, now 16"):
+    with pytest.raises(StoreError, match=r"size: store 32, now 16"):
         build(tmp_path / "store", films, size=16)
     assert (tmp_path / "store" / "images.npy").read_bytes() == before
 
@@ -76,7 +76,7 @@ def test_another_list_or_size_is_noticed_and_the_store_left_as_it_is(tmp_path: P
 def test_another_rule_is_noticed(tmp_path: Path, films: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     build(tmp_path / "store", films)
     monkeypatch.setattr(module, "RULE", "another")
-    with pytest.raises(StoreError, match="rule"):
+    with pytest.raises(StoreError, match=r"rule"):
         build(tmp_path / "store", films)
 
 
@@ -84,7 +84,7 @@ def test_a_damaged_store_says_so(tmp_path: Path, films: dict[str, Path]) -> None
     build(tmp_path / "store", films)
     with (tmp_path / "store" / "images.npy").open("r+b") as file:
         file.truncate(5_000)
-    with pytest.raises(StoreError, match="is damaged.*delete the folder"):
+    with pytest.raises(StoreError, match=r"is damaged.*delete the folder"):
         open_store(tmp_path / "store")
 
 

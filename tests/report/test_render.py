@@ -59,7 +59,7 @@ def report() -> dict[str, Any]:
             "four_findings_test": {"n_images": 408, "n_missing_images": 1554, "findings": None, "reason": "its findings need a mapping"},
             "four_findings_validation": {"findings": None, "reason": "no expert labels were given"},
         },
-        "attribution": render.attribution(True),
+        "attribution": render.attribution("cxr14", True),
     }
 
 
@@ -213,7 +213,7 @@ def test_the_summary_leads_with_every_set_and_lists_the_findings_of_the_experts(
 
 
 def test_the_attribution_names_whom_the_data_requires(report: dict[str, Any]) -> None:
-    nih, everything = " ".join(render.attribution(False)), " ".join(render.attribution(True))
+    nih, everything = " ".join(render.attribution("cxr14", False)), " ".join(render.attribution("cxr14", True))
 
     assert all(name in nih for name in ("https://nihcc.app.box.com/v/ChestXray-NIHCC", "NIH Clinical Center", "ChestX-ray8", "Summers"))
     assert "Majkowska" not in nih

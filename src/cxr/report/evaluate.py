@@ -95,13 +95,14 @@ def _macro(
         if finding not in predicted:
             left_out[finding] = "not predicted by this model"
         elif n_patients < MIN_POSITIVE_PATIENTS:
-            left_out[finding] = f"{n_patients} positive patients, fewer than {MIN_POSITIVE_PATIENTS}"
+            left_out[finding] = _too_few(n_patients)
         else:
             listed.append(finding)
-    short = {f: f"{results[f]['n_pos_patients']} positive patients are present" for f in listed if results[f]["n_pos_patients"] < MIN_POSITIVE_PATIENTS}
+    short = {f: f"of the present images, {_too_few(n)}" for f in listed if (n := results[f]["n_pos_patients"]) < MIN_POSITIVE_PATIENTS}
     if short and not available:
         reason = f"missing images leave {', '.join(short)} with fewer than {MIN_POSITIVE_PATIENTS} positive patients"
-        return {"auroc": None, "findings": listed, "left_out": left_out, "reason": f"{reason}; macro.available=true takes the mean over the others"}
+        hint = "macro.available=true takes the mean over the others, flagged"
+        return {"auroc": None, "findings": listed, "left_out": left_out, "reason": reason, "hint": hint}
     used = [finding for finding in listed if finding not in short and draws[finding] is not None]
     if not used:
         return {"auroc": None, "findings": [], "left_out": left_out | short, "reason": f"no finding has {MIN_POSITIVE_PATIENTS} positive patients"}
@@ -111,6 +112,10 @@ def _macro(
     lo, hi = logit_interval(value, np.mean(_drawn(draws, used), axis=0), n_deciding)
     macro = {"auroc": {"value": value, "lo": lo, "hi": hi}, "findings": used, "left_out": left_out | short}
     return macro | ({"available_only": True} if short else {})
+
+
+def _too_few(n_patients: int) -> str:
+    return f"{n_patients} positive patient{'s' * (n_patients != 1)}, fewer than {MIN_POSITIVE_PATIENTS}"
 
 
 def _drawn(draws: Mapping[str, np.ndarray | None], findings: Iterable[str]) -> list[np.ndarray]:

@@ -39,18 +39,21 @@ MEANING = (
     "AUROC is how often the model scores a film with the finding above a film without it: 1 is always, 0.5 is chance. "
     "AUPRC is the mean precision over the positive films; a useless model scores the prevalence. "
     "The bracket is a 95 % interval: how far the number may be off because other patients could have been in the set. "
-    "With a handful of positive patients it is narrower than it should be. It does not speak of other hospitals, nor of training once more."
+    "With fewer than ten positive patients it is as wide as so few could make it at worst. It does not speak of other hospitals, nor of training once more."
 )
 MINIATURE = "This run used the miniature, whose films are drawn by a program. The numbers show that everything works and say nothing about chest X-rays."
 COLUMNS = ("Finding", "Positive films", "Negative films", "Positive patients", "Largest patient share", "Prevalence", "AUROC", "AUPRC", "Note")
 
 
-def attribution(has_experts: bool) -> list[str]:
+def attribution(data_name: str, has_experts: bool) -> list[str]:
     """What whoever shows these numbers has to say with them.
 
     Args:
+        data_name: cxr14 or mini.
         has_experts: the radiologists' labels were used too.
     """
+    if data_name == "mini":
+        return ["The miniature's films, patients, readers and labels are made up by a program: nobody is to be credited."]
     nih = [
         f"Images: NIH ChestX-ray14, {catalogue.SOURCE}. The NIH Clinical Center is the data provider.",
         "Xiaosong Wang, Yifan Peng, Le Lu, Zhiyong Lu, Mohammadhadi Bagheri, Ronald Summers. ChestX-ray8: Hospital-scale Chest X-ray Database and "
@@ -97,6 +100,7 @@ def _in_words(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "title": f"{protocol.get('model', 'model')} on chest X-rays",
         "facts": [
+            f"experiment {protocol.get('experiment', '?')}",
             f"{protocol.get('image_size', '?')} pixels",
             f"labels {labels.get('release', '?')}",
             f"split {protocol.get('splits', '?')}",

@@ -18,6 +18,8 @@ Statistic = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
 CHUNK = 2**21
 # a finding whose draws lack a class this many times over has too few patients to be resampled
 MAX_REDRAWS_PER_DRAW = 50
+# below so many patients of the rarer class, draws vary too little to be believed
+FEW_PATIENTS = 10
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,9 @@ def logit_interval(value: float, draws: np.ndarray, n_deciding: int, level: floa
 
     Percentiles of the draws under-cover near 1 and with few positives; the draws' standard deviation, carried to the logit scale by the delta method,
     does not (Pepe 2003, section 5.2), and cannot leave [0, 1]. At exactly 0 or 1 the draws all agree and say nothing about the uncertainty: there the
-    score interval of a proportion (Wilson 1927) over the patients of the rarer class stands in, which is wide rather than empty.
+    score interval of a proportion (Wilson 1927) over the patients of the rarer class stands in, which is wide rather than empty. With fewer than
+    FEW_PATIENTS of them the draws hold the same few patients again and again and vary too little: there the largest standard deviation that a mean of
+    that many values in [0, 1] can have (for the AUROC: Birnbaum & Klose 1957) is the least that is believed.
 
     Args:
         value: the estimate.
@@ -112,6 +116,9 @@ def logit_interval(value: float, draws: np.ndarray, n_deciding: int, level: floa
     >>> lo, hi = logit_interval(0.9, np.array([0.85, 0.9, 0.95]), 30)
     >>> round(lo, 3), round(hi, 3)
     (0.752, 0.964)
+    >>> lo, hi = logit_interval(0.6, np.array([0.59, 0.6, 0.61]), 1)
+    >>> round(lo, 3), round(hi, 3)
+    (0.027, 0.988)
     >>> logit_interval(1.0, np.ones(100), 30)[1]
     1.0
     """
@@ -119,6 +126,9 @@ def logit_interval(value: float, draws: np.ndarray, n_deciding: int, level: floa
     if value in (0.0, 1.0):
         reach = z**2 / (n_deciding + z**2)
         return (0.0, reach) if value == 0.0 else (1 - reach, 1.0)
-    spread = z * float(np.nanstd(draws, ddof=1)) / (value * (1 - value))
+    deviation = float(np.nanstd(draws, ddof=1))
+    if n_deciding < FEW_PATIENTS:
+        deviation = max(deviation, (value * (1 - value) / n_deciding) ** 0.5)
+    spread = z * deviation / (value * (1 - value))
     centre = float(logit(value))
     return float(expit(centre - spread)), float(expit(centre + spread))

@@ -1,0 +1,120 @@
+"""Mirrors tracking.py. An offline run is read back with wandb's own reader."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from wandb.proto import wandb_internal_pb2
+from wandb.sdk.internal.datastore import DataStore
+
+from cxr import tracking
+from cxr.tracking import TrackingError, announce, decide_mode
+
+
+def records(folder: Path) -> list:
+    """Every record of the one offline run below a run folder."""
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    store, found = DataStore(), []
+    store.open_for_scan(str(path))
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        found.append(record)
+    return found
+
+
+def updates(found: list, kind: str) -> dict:
+    """What the records of one kind say in the end, nested keys joined by a slash."""
+    values = {}
+    for record in found:
+        if record.WhichOneof("record_type") == kind:
+            for item in getattr(record, kind).update:
+                values["/".join(item.nested_key) or item.key] = json.loads(item.value_json)
+    return values
+
+
+def test_an_offline_run_reads_back_with_its_config_and_its_summary_with_intervals(finished_run: Path) -> None:
+    found = records(finished_run)
+    run = next(record.run for record in found if record.WhichOneof("record_type") == "run")
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert config["optim"]["lr"] == 3e-3
+    assert config["data"]["name"] == "mini"
+    assert (run.project, run.run_group, run.job_type) == ("cxr", "demo", "train")
+    assert {"mini", "test_resnet"} <= set(run.tags)
+
+    summary = updates(found, "summary")
+    report = json.loads((finished_run / "report/report.json").read_text())
+    for name in ("nih_test", "all_findings_test"):
+        part = report["reference_sets"][name]
+        estimates = {finding: row["auroc"] for finding, row in part["findings"].items()}
+        for key, estimate in {**{f"auroc/{f}": e for f, e in estimates.items()}, "auroc_macro": part["macro"]["auroc"]}.items():
+            for suffix, end in (("", "value"), ("_lo", "lo"), ("_hi", "hi")):
+                assert summary[f"test/{name}/{key}{suffix}"] == pytest.approx(estimate[end], abs=1e-12)
+        assert summary[f"test/{name}/findings"]["_type"] == "table-file"
+    assert summary["figures/auroc"]["_type"] == "image-file"
+    assert [record.exit.exit_code for record in found if record.WhichOneof("record_type") == "exit"] == [0]
+
+
+def test_metrics_come_per_epoch_and_per_finding(finished_run: Path) -> None:
+    keys = {item.key or "/".join(item.nested_key) for record in records(finished_run) for item in record.history.item}
+    assert {"train/loss", "train/lr", "val/loss", "val/auroc_macro", "val/auroc/Effusion", "epoch"} <= keys
+
+
+def test_no_image_and_no_patient_is_named_in_what_would_be_sent(finished_run: Path, mini: Path) -> None:
+    (path,) = finished_run.glob("wandb/offline-run-*")
+    sent = b"".join(file.read_bytes() for file in path.rglob("*") if file.is_file())
+    assert len(sent) > 10_000
+    for film in (mini / "images").iterdir():
+        assert film.name.encode() not in sent
+        assert film.stem.encode() not in sent
+
+
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine without any W&B setting."""
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    return tmp_path / "netrc"
+
+
+def test_auto_is_online_with_a_key_and_offline_without(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert decide_mode("auto") == "offline"
+    nowhere.write_text("machine example.org\n  login me\n  password x\n")
+    assert decide_mode("auto") == "offline"
+    nowhere.write_text("machine api.wandb.ai\n  login user\n  password secret\n")
+    assert decide_mode("auto") == "online"
+    nowhere.unlink()
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    assert decide_mode("auto") == "online"
+
+
+def test_the_environment_wins(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert decide_mode("online") == "disabled"
+    monkeypatch.setenv("WANDB_MODE", "sometimes")
+    with pytest.raises(TrackingError, match="WANDB_MODE=sometimes"):
+        decide_mode("auto")
+
+
+def test_online_without_a_key_is_refused_at_once_with_the_way_out(nowhere: Path) -> None:
+    with pytest.raises(TrackingError, match=r"wandb login.*logger\.mode=offline"):
+        decide_mode("online")
+
+
+@pytest.mark.parametrize("mode", ["online", "offline", "disabled"])
+def test_one_line_says_where_the_run_is_logged(mode: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        announce(mode)
+    (message,) = caplog.messages
+    assert mode in message
+    assert "\n" not in message
+
+
+def test_a_disabled_run_writes_metrics_and_starts_no_wandb(tmp_path: Path) -> None:
+    loggers = tracking.make_loggers(tmp_path, mode="disabled", first_process=True, config={}, project="p", entity=None, group="g", tags=[])
+    assert [type(logger).__name__ for logger in loggers] == ["CSVLogger"]
+    tracking.log_report(loggers, {"reference_sets": {}}, {})
+    tracking.finish(loggers, failed=False)
+    assert not (tmp_path / "wandb").exists()
