@@ -44,6 +44,7 @@ def test_an_offline_run_reads_back_with_its_config_and_its_summary_with_interval
     assert {"mini", "test_resnet"} <= set(run.tags)
 
     summary = updates(found, "summary")
+    logged = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for record in found for item in record.history.item}
     report = json.loads((finished_run / "report/report.json").read_text())
     for name in ("nih_test", "all_findings_test"):
         part = report["reference_sets"][name]
@@ -51,8 +52,9 @@ def test_an_offline_run_reads_back_with_its_config_and_its_summary_with_interval
         for key, estimate in {**{f"auroc/{f}": e for f, e in estimates.items()}, "auroc_macro": part["macro"]["auroc"]}.items():
             for suffix, end in (("", "value"), ("_lo", "lo"), ("_hi", "hi")):
                 assert summary[f"test/{name}/{key}{suffix}"] == pytest.approx(estimate[end], abs=1e-12)
-        assert summary[f"test/{name}/findings"]["_type"] == "table-file"
-    assert summary["figures/auroc"]["_type"] == "image-file"
+        assert logged[f"test/{name}/findings/_type"] == "table-file"
+        assert logged[f"test/{name}/findings/nrows"] == 14
+    assert logged["figures/auroc/_type"] == "image-file"
     assert [record.exit.exit_code for record in found if record.WhichOneof("record_type") == "exit"] == [0]
 
 

@@ -109,7 +109,7 @@ def _in_words(report: Mapping[str, Any]) -> dict[str, Any]:
             f"reported {str(provenance.get('reported', '?'))[:10]}",
         ],
         "warning": MINIATURE if protocol.get("data") == "mini" else None,
-        "context": CONTEXT,
+        "context": "" if protocol.get("data") == "mini" else CONTEXT,
         "meaning": MEANING,
         "columns": COLUMNS,
         "sets": [_set_in_words(name, part, str(protocol.get("primary_endpoint", ""))) for name, part in with_numbers(report).items()],

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, logit
-from scipy.stats import norm
+from scipy.special import expit, logit, ndtri
 
 # (scores (N,), positive (N,), weights (B, N)) -> (B,); NaN where undefined
 Statistic = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
@@ -122,7 +121,7 @@ def logit_interval(value: float, draws: np.ndarray, n_deciding: int, level: floa
     >>> logit_interval(1.0, np.ones(100), 30)[1]
     1.0
     """
-    z = float(norm.ppf(0.5 + level / 2))
+    z = float(ndtri(0.5 + level / 2))
     if value in (0.0, 1.0):
         reach = z**2 / (n_deciding + z**2)
         return (0.0, reach) if value == 0.0 else (1 - reach, 1.0)
