@@ -57,7 +57,7 @@ class Data:
     labels: str | None = key(None, "label file; null takes Data_Entry_2017_v2020.csv in root, else Data_Entry_2017.csv")
     image_size: int = key(224, "side of a film at the network's input, pixels")
     store_size: int | None = key(None, "side of a stored film, pixels; null is 8/7 of image_size, so that the crop has room to move")
-    store_dir: str = key("${project:}/stores", "folder in which the image store lies, as <name>_<store_size>; put it on a fast local disk")
+    store_dir: str = key(str(PROJECT / "stores"), "folder in which the image store lies, as <name>_<store_size>; put it on a fast local disk")
     missing_images: MissingImages = key(MissingImages.error, "error: every listed image must be there; allow: go on with those present and report coverage")
     num_workers: int | None = key(None, "processes that prepare batches, per training process; null is one per core but one, at most 8")
     batch_size: int = key(64, "films per step over all devices together")
@@ -424,5 +424,5 @@ def help_text(doc: str, schema: type) -> str:
 def _help_line(name: str, item: Any) -> list[str]:
     default = item.default_factory() if callable(item.default_factory) else item.default
     shown = "required" if default == MISSING else "null" if default is None else default.name if isinstance(default, Enum) else str(default)
-    shown = shown.replace("${project:}/", "")
+    shown = shown.removeprefix(f"{PROJECT}/")
     return textwrap.wrap(f"{name}={shown}".ljust(46) + "  " + item.metadata["help"], 150, initial_indent="  ", subsequent_indent=" " * 50)
