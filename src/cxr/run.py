@@ -63,6 +63,8 @@ def train(config: Config) -> None:
     """Trains, predicts and reports, into the run folder that Hydra has made."""
     from hydra.core.hydra_config import HydraConfig
 
+    from cxr.model.weights import require_weights
+
     started = _now()
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     experiment = HydraConfig.get().runtime.choices.get("experiment") or "train"
@@ -73,10 +75,11 @@ def train(config: Config) -> None:
     tracking.announce(mode)
     study = load_study(config.data)
     log_study(study)
-    if config.model.weights != "none":
-        from cxr.model.backbone import locate_weights
+    require_weights(config.model.name, config.model.weights)
 
-        locate_weights(config.model.name, config.model.weights)  # before the films are decoded, which may take an hour
+    from cxr.model.backbone import locate_weights
+
+    locate_weights(config.model.name, config.model.weights)  # a model that does not exist is said before the films are decoded
     store = prepare_store(config.data, study.catalogue)
     check_coverage(config.data, study.catalogue, store)
 

@@ -1,8 +1,5 @@
 """Any timm backbone for one grey channel, with weights from nowhere, from a file, or from the hub."""
 
-import urllib.error
-import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -12,12 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-# how long the hub may take to say that it is there; timm alone would retry for 46 seconds
-HUB_SECONDS = 3.0
-
-
-class WeightsError(ValueError):
-    """The backbone or its weights are not to be had, or do not fit."""
+from cxr.model.weights import WeightsError, require_hub, require_weights
 
 
 def create_backbone(name: str, *, n_findings: int, image_size: int, drop_rate: float, drop_path_rate: float, weights: str = "none") -> nn.Module:
@@ -77,12 +69,9 @@ def locate_weights(name: str, weights: str) -> Path | None:
     if not timm.is_model(name):
         near = get_close_matches(name, timm.list_models(), n=1)
         raise WeightsError(f"model.name={name}: timm has no such model" + (f"; did you mean {near[0]}?" if near else ""))
-    if weights == "none":
-        return None
+    require_weights(name, weights)
     if weights != "pretrained":
-        if not Path(weights).is_file():
-            raise WeightsError(f"model.weights={weights}: no such file (none, pretrained, or the path of a file)")
-        return Path(weights)
+        return None if weights == "none" else Path(weights)
     wanted = timm.get_pretrained_cfg(name)
     if wanted is None or not wanted.has_weights:
         raise WeightsError(f"model.weights=pretrained: timm has no pretrained weights for {name}; use model.weights=none or a path")
@@ -92,19 +81,7 @@ def locate_weights(name: str, weights: str) -> Path | None:
         cached = huggingface_hub.try_to_load_from_cache(wanted.hf_hub_id, file)
         if isinstance(cached, str):
             return Path(cached)
-    # a name that resolves slowly is not covered by a socket's timeout, so the probe runs on a thread of its own
-    pool = ThreadPoolExecutor(1)
-    probe = pool.submit(urllib.request.urlopen, urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD"), timeout=HUB_SECONDS)
-    pool.shutdown(wait=False)
-    try:
-        probe.result(timeout=HUB_SECONDS)
-    except urllib.error.HTTPError:
-        pass  # it answered
-    except (OSError, TimeoutError) as error:
-        raise WeightsError(
-            f"model.weights=pretrained: the weights {wanted.hf_hub_id} are not in the local cache and {huggingface_hub.constants.ENDPOINT} cannot be"
-            f" reached ({error or 'no answer'}); use model.weights=/path/to/file or model.weights=none"
-        ) from error
+    require_hub(name)
     return None
 
 
