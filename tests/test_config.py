@@ -1,5 +1,6 @@
 """Mirrors config.py: a mistake is one line that names the key and the near name, wherever it was written."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,12 @@ def test_every_experiment_composes_to_values_that_make_sense_and_opens_with_its_
     done = call("train.py", f"experiment={experiment}", "--cfg", "job", "--resolve")
     assert done.returncode == 0, done.stderr
     assert f"python train.py experiment={experiment}" in (CONFIGS / "experiment" / f"{experiment}.yaml").read_text()
+
+
+@pytest.mark.parametrize(("arguments", "name"), [([], "train"), (["experiment=demo"], "demo")])
+def test_a_run_folder_lies_under_outputs_by_experiment_and_time(arguments: list[str], name: str) -> None:
+    done = call("train.py", *arguments, "--cfg", "hydra", "-p", "hydra.run", "--resolve")
+    assert re.search(rf"dir: {PROJECT}/outputs/{name}/\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d\.\d{{6}}\n", done.stdout), done.stdout
 
 
 @pytest.mark.parametrize("group", ["data", "model", "augment", "trainer"])

@@ -339,11 +339,12 @@ def _run_hydra(name: str, schema: type, function: Callable[[Any], None]) -> int:
 
 
 def register(schema: type) -> None:
-    """Makes the schema, the option groups that differ in keys, and ${project:} known to Hydra."""
+    """Makes the schema, the option groups that differ in keys, and the resolvers of configs/ known to Hydra."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("project", lambda: str(PROJECT), replace=True)
+    OmegaConf.register_new_resolver("either", lambda value, otherwise: value or otherwise, replace=True)
     store = ConfigStore.instance()
     store.store(name="schema", node=schema)
     for group, options in {"loss": (BCE, WeightedBCE, Focal, Asymmetric), "optim": (AdamW, SGD)}.items():
