@@ -98,7 +98,7 @@ def _macro(
             left_out[finding] = _too_few(n_patients)
         else:
             listed.append(finding)
-    short = {f: f"of the present images, {_too_few(n)}" for f in listed if (n := results[f]["n_pos_patients"]) < MIN_POSITIVE_PATIENTS}
+    short = {f: _too_few(n, " are present") for f in listed if (n := results[f]["n_pos_patients"]) < MIN_POSITIVE_PATIENTS}
     if short and not available:
         reason = f"missing images leave {', '.join(short)} with fewer than {MIN_POSITIVE_PATIENTS} positive patients"
         hint = "macro.available=true takes the mean over the others, flagged"
@@ -114,8 +114,8 @@ def _macro(
     return macro | ({"available_only": True} if short else {})
 
 
-def _too_few(n_patients: int) -> str:
-    return f"{n_patients} positive patient{'s' * (n_patients != 1)}, fewer than {MIN_POSITIVE_PATIENTS}"
+def _too_few(n_patients: int, where: str = "") -> str:
+    return f"{n_patients} positive patient{'s' * (n_patients != 1)}{where}, fewer than {MIN_POSITIVE_PATIENTS}"
 
 
 def _drawn(draws: Mapping[str, np.ndarray | None], findings: Iterable[str]) -> list[np.ndarray]:
