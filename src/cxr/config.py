@@ -418,7 +418,7 @@ def help_text(doc: str, schema: type) -> str:
                 if sub.name not in told and "help" in sub.metadata:
                     told |= {sub.name} if sub.name != "name" else set()
                     lines += _help_line(f"{item.name}.{sub.name}", sub)
-    lines += ["", "The run folder is hydra.run.dir. A grid of runs: -m key=1,2,3. The composed config without running: --cfg job --resolve."]
+    lines += ["", "The run folder is hydra.run.dir. A grid of runs: train.py -m key=1,2,3. The composed config without running: --cfg job --resolve."]
     return "\n".join(lines)
 
 
