@@ -37,9 +37,6 @@ ALL_FINDINGS = ("Abnormal", *NIH_FINDINGS, "Other")
 # spelling in some file -> ours
 SPELLINGS = {"Nodule/mass": "Nodule or mass", "Pleural Thickening": "Pleural_Thickening"}
 
-# a box file's spelling of one finding -> ours
-BOX_SPELLINGS = {"Infiltrate": "Infiltration"}
-
 
 class LabelError(ValueError):
     """A label file holds something that has no agreed meaning; the message names file, row and value."""
