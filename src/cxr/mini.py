@@ -1,7 +1,8 @@
 """Writes a miniature ChestX-ray14, experts included, in NIH's and Google's exact file dialects: what demo, tests and a first run use for data.
 
-Everything in it is invented: the patients, the readers, and the films, which are drawn. Each finding has a look of its own, so that a small network learns
-them in a minute, and the drawn truth is known, so that every number of a report can be checked. Four steps, each a paragraph of its own below:
+Everything in it is invented: the patients, the films, which are drawn, and all that is read in them. (Only the readers' numbers are the published
+ones: a program knows their roles by them.) Each finding has a look of its own, so that a small network learns them in a minute, and the drawn truth is
+known, so that every number of a report can be checked. Four steps, each a paragraph of its own below:
 
     cohort       who was filmed, how often, and what each film shows (the truth)
     text mining  the truth as a report parser would have it: misses, false alarms, two releases
@@ -26,9 +27,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from cxr.cohort.findings import ALL_FINDINGS, FOUR_FINDINGS, NIH_FINDINGS, NO_FINDING
+from cxr.cohort.experts import JURY, READERS
+from cxr.cohort.findings import ALL_FINDINGS, FOUR_FINDINGS, NIH_FINDINGS, NO_FINDING, UNIONS
 
-FORMAT = 1  # raise it when the same arguments give other bytes: an older folder is then refused instead of mixed in
+FORMAT = 2  # raise it when the same arguments give other bytes: an older folder is then refused instead of mixed in
 
 # finding: (share of patients who have it for good, sensitivity of the text-mined label, its false-positive rate)
 FINDINGS = {
@@ -52,18 +54,13 @@ TEST_FACTOR = 1.65  # the official test list is sicker than train_val
 SHOWN = 0.7  # a lasting finding is on this share of its patient's films
 ACUTE = {"PA": 0.01, "AP": 0.05}  # a passing finding, per film and finding: bedside films show more of them
 
-OPACITIES = ("Atelectasis", "Consolidation", "Edema", "Infiltration", "Pneumonia")
-LUMPS = ("Mass", "Nodule")
 BOXED = ("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax")
 
 # four findings: (sensitivity, false-positive rate) of every reader, and how often a reader hedges instead of saying YES and instead of saying NO
 FOUR_READS = {"Fracture": (0.70, 0.01), "Pneumothorax": (0.82, 0.02), "Airspace opacity": (0.88, 0.08), "Nodule or mass": (0.80, 0.05)}
 HEDGE = {"Pneumothorax": (0.10, 0.01), "Nodule or mass": (0.08, 0.015)}
-FOUR_READERS = tuple(str(5_200_000_011 + 7_919 * k) for k in range(22))  # invented numbers
-VALIDATION_READERS, TEST_READERS = FOUR_READERS[:13], FOUR_READERS[11:]  # two read in both sets
 
-# all findings: three readers make the reference, two are held out. The ids are the published ones, for that is how a program tells the roles apart
-JURY = ("4343882785", "4343883593", "4343883996")
+# all findings: three readers make the reference, two are held out
 ALL_READERS = ("4343882583", "4343882785", "4343880271", "4343883996", "4343883593")  # in the file's order
 # reader: sensitivity, false-positive rate; and sensitivity for effusion, in which the two held-out readers differ most
 ALL_READS = {
@@ -123,8 +120,7 @@ class Film:
 
     def four_truth(self, finding: str) -> bool:
         """Whether one of the four findings is drawn; two of them are unions of NIH's."""
-        members = {"Airspace opacity": OPACITIES, "Nodule or mass": LUMPS}.get(finding, (finding,))
-        return not self.truth.isdisjoint(members)
+        return not self.truth.isdisjoint(UNIONS.get(finding, (finding,)))
 
 
 def draw_cohort(n_patients: int, n_images: int, seed: int) -> list[Film]:
@@ -204,7 +200,7 @@ def choose_expert_films(films: list[Film], seed: int) -> tuple[list[Film], list[
     # validation: some of the sicker train_val patients who came more than once; nearly all of their bedside films, half of the others
     train_val = [group for group in by_patient.values() if not group[0].in_test]
     weights = np.array([len(frozenset[str]().union(*(film.truth for film in group))) if 2 <= len(group) <= 6 else 0 for group in train_val])
-    n_chosen = min(round(len(train_val) / 7), int(np.count_nonzero(weights)))
+    n_chosen = min(round(len(train_val) / 6), int(np.count_nonzero(weights)))
     chosen = np.sort(rng.choice(len(train_val), n_chosen, replace=False, p=weights / weights.sum()))
     validation = [film for k in chosen for film in train_val[k] if rng.random() < (0.9 if film.view == "AP" else 0.5)]
 
@@ -640,14 +636,15 @@ def write_tables(folder: Path, films: list[Film], boxes: list[dict[str, Box]], s
     everything.mkdir()
 
     # labels of v2020, ages and follow-up numbers of 2017, unpadded
-    for name, members, set_id in [("validation_labels.csv", validation, "val"), ("test_labels.csv", four_test, "test")]:
+    reads: list[list[str]] = []
+    for which, members, set_id in [("validation", validation, "val"), ("test", four_test, "test")]:
         rows = []
         for film in members:
             cells = cells_2017[film.image_id]
             plain = [film.image_id, label_v2020[film.image_id], film.number, film.patient_id, int(cells[4][:3]), *cells[5:]]
             rows.append([*plain, *(yes_no(film.four_truth(finding)) for finding in FOUR_FINDINGS), set_id])
-        write_csv(four / name, (*ENTRY_COLUMNS, *FOUR_FINDINGS, "Set Id"), rows, "\r\n", last_newline=False)
-    reads = [*read_four_findings(validation, VALIDATION_READERS, "val", seed), *read_four_findings(four_test, TEST_READERS, "test", seed)]
+        write_csv(four / f"{which}_labels.csv", (*ENTRY_COLUMNS, *FOUR_FINDINGS, "Set Id"), rows, "\r\n", last_newline=False)
+        reads += read_four_findings(members, READERS[f"four_findings_{which}"], set_id, seed)
     reads.sort(key=lambda row: row[1])  # by film, both sets in one
     columns = ("Patient ID", "Image ID", "Reader ID", *FOUR_FINDINGS[:3], "Nodule/mass", "Set ID")
     write_csv(four / "individual_readers.csv", columns, reads, "\r\n", last_newline=False)

@@ -25,7 +25,7 @@ import cxr
 from cxr import tracking
 from cxr.cohort.catalogue import Catalogue, count_missing, find_images, load_catalogue
 from cxr.cohort.experts import FILES as EXPERT_FILES
-from cxr.cohort.experts import load_expert_labels
+from cxr.cohort.experts import Experts, load_experts
 from cxr.cohort.findings import NIH_FINDINGS
 from cxr.cohort.splits import Splits, make_splits
 from cxr.config import PROJECT, Config, Data, EvaluateConfig, ExpertPatients, MissingImages, store_size
@@ -52,7 +52,7 @@ class Study:
     """Who is in the study, before any pixel is read."""
 
     catalogue: Catalogue
-    experts: dict[str, pd.DataFrame] | None
+    experts: Experts | None
     splits: Splits
 
 
@@ -146,10 +146,10 @@ def load_catalogue_of(data: Data) -> Catalogue:
 def load_study(data: Data) -> Study:
     """The tables and the splits, guarded."""
     catalogue = load_catalogue_of(data)
-    experts = load_expert_labels(Path(data.expert_labels).absolute()) if data.expert_labels else None
+    experts = load_experts(Path(data.expert_labels).absolute()) if data.expert_labels else None
     splits = make_splits(
         catalogue,
-        experts,
+        experts.labels if experts else None,
         validation=Path(data.validation).absolute() if isinstance(data.validation, str) else data.validation,
         split_seed=data.split_seed,
         keep_expert_validation=data.expert_validation_patients is ExpertPatients.keep,
@@ -403,7 +403,7 @@ def reference_sets(study: Study) -> tuple[dict[str, pd.DataFrame], dict[str, int
     references = {name: images[images.image_id.isin(split.image_id)] for name, split in nih.items()}
     n_listed = {"nih_val": len(study.splits.val), "nih_test": len(study.catalogue.lists["test"])}
     if study.experts:
-        labels = study.experts["all_findings_test"]
+        labels = study.experts.labels["all_findings_test"]
         references["all_findings_test"] = labels.merge(images[["image_id", "view", "age"]], on="image_id", how="left")
         n_listed["all_findings_test"] = len(labels)
     return references, n_listed
@@ -416,7 +416,7 @@ def _unreported(study: Study, table: pd.DataFrame) -> dict[str, Any]:
         if study.experts is None:
             sets[name] = {"findings": None, "reason": "no expert labels were given"}
         elif name != "all_findings_test":
-            labels = study.experts[name]
+            labels = study.experts.labels[name]
             n_images = int(labels.image_id.isin(table.image_id).sum())
             trained_on = name == "four_findings_validation" and study.splits.keep_expert_validation
             reason = "trained on these patients" if trained_on else "its findings need a mapping from the model's findings"

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from cxr.cohort.catalogue import Catalogue, load_catalogue
-from cxr.cohort.experts import ExpertError, load_expert_labels
+from cxr.cohort.experts import ExpertError, load_experts
 from cxr.cohort.splits import SplitError, Splits, guard, make_splits
 
 
 @pytest.fixture(scope="module")
 def study(mini: Path) -> tuple[Catalogue, dict[str, pd.DataFrame]]:
-    return load_catalogue(mini), load_expert_labels(mini / "expert_labels")
+    return load_catalogue(mini), load_experts(mini / "expert_labels").labels
 
 
 def split(study: tuple[Catalogue, dict[str, pd.DataFrame]], **changed: object) -> Splits:
@@ -97,7 +97,7 @@ def test_an_expert_file_that_gives_a_film_to_another_patient_is_refused(study) -
 
 
 def test_the_real_exclusion_costs_what_is_known(real: Path) -> None:
-    study = load_catalogue(real / "data" / "cxr14_256"), load_expert_labels(real / "data" / "google_expert_labels")
+    study = load_catalogue(real / "data" / "cxr14_256"), load_experts(real / "data" / "google_expert_labels").labels
     splits = split(study, validation=0.1)
     assert len(splits.train) + len(splits.val) == 79_611
     assert splits.facts["expert_validation_patients"] == 835

@@ -34,6 +34,16 @@ FOUR_FINDINGS = ("Fracture", "Pneumothorax", "Airspace opacity", "Nodule or mass
 # Nabulsi et al., Sci Rep 2021: the 14 and two summaries
 ALL_FINDINGS = ("Abnormal", *NIH_FINDINGS, "Other")
 
+# what a text-mined label has to say of the findings that only the experts' files name: any of these; a fracture is no text-mined finding
+UNIONS = {
+    "Airspace opacity": ("Atelectasis", "Consolidation", "Edema", "Infiltration", "Pneumonia"),
+    "Nodule or mass": ("Nodule", "Mass"),
+    "Abnormal": NIH_FINDINGS,
+}
+
+# a reader who is uncertain
+HEDGE = 0.5
+
 # spelling in some file -> ours
 SPELLINGS = {"Nodule/mass": "Nodule or mass", "Pleural Thickening": "Pleural_Thickening"}
 
@@ -124,3 +134,40 @@ def parse_yes_no(cells: "pd.Series[str]", path: Path) -> "pd.Series[float]":
     values = cells.map({"YES": 1.0, "NO": 0.0, "": np.nan})
     refuse_rows(values.isna() & (cells != ""), cells, path, f"YES or NO (column '{cells.name}')")
     return values.astype("float64")
+
+
+def parse_reads(cells: "pd.Series[str]", path: Path, *, may_hedge: bool) -> "pd.Series[float]":
+    """A reader's column: YES (or 1) is 1, NO (or 0) is 0, HEDGE is 0.5, an empty cell is NaN.
+
+    Args:
+        cells: `Abnormal` is written 0/1 and every other column YES/NO.
+        path: for the message.
+        may_hedge: the file knows uncertain reads.
+
+    Raises:
+        LabelError: any other value.
+
+    >>> parse_reads(pd.Series(["YES", "HEDGE", "NO"], name="Nodule or mass"), Path("x.csv"), may_hedge=True).tolist()
+    [1.0, 0.5, 0.0]
+    """
+    known = {"1": 1.0, "0": 0.0} if cells.name == "Abnormal" else {"YES": 1.0, "NO": 0.0} | ({"HEDGE": HEDGE} if may_hedge else {})
+    values = cells.map(known | {"": np.nan})
+    refuse_rows(values.isna() & (cells != ""), cells, path, f"{' or '.join(known)} (column '{cells.name}')")
+    return values.astype("float64")
+
+
+def text_mined(images: pd.DataFrame, finding: str) -> "pd.Series[float] | None":
+    """What the text-mined labels say of a finding of any label file, by its own name or as the union in UNIONS.
+
+    Args:
+        images: with a column per NIH finding, 1 or 0.
+        finding: of any reference set.
+
+    Returns:
+        1, 0 or NaN per row; None for a finding that text mining does not know (Fracture, Other).
+
+    >>> text_mined(pd.DataFrame({"Nodule": [0.0, 1.0], "Mass": [0.0, 0.0]}), "Nodule or mass").tolist()
+    [0.0, 1.0]
+    """
+    members = UNIONS.get(finding) or ((finding,) if finding in NIH_FINDINGS else ())
+    return images[list(members)].max(axis=1, skipna=False) if members else None
