@@ -35,10 +35,11 @@ ONLY_IN = {
     "timm": {"model"},
     "matplotlib": {"report"},
     "pyarrow": {"report"},
+    "sklearn": {"report"},
 }
 # the training path runs on a bare GPU node
 HOT_PATH = ("cxr.data.datamodule", "cxr.model.classifier", "cxr.stats.ranking")
-NOT_ON_HOT_PATH = ("pandas", "pyarrow", "hydra", "omegaconf", "wandb")
+NOT_ON_HOT_PATH = ("pandas", "pyarrow", "sklearn", "hydra", "omegaconf", "wandb")
 
 
 def imports(path: Path) -> set[str]:

@@ -46,14 +46,17 @@ def test_an_offline_run_reads_back_with_its_config_and_its_summary_with_interval
     summary = updates(found, "summary")
     logged = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for record in found for item in record.history.item}
     report = json.loads((finished_run / "report/report.json").read_text())
-    for name in ("nih_test", "all_findings_test"):
+    for name in ("nih_test", "all_findings_test", "four_findings_test", "four_findings_validation"):
         part = report["reference_sets"][name]
-        estimates = {finding: row["auroc"] for finding, row in part["findings"].items()}
+        estimates = {finding: row["auroc"] for finding, row in part["findings"].items() if row["auroc"]}
+        assert f"test/{name}/auroc/Fracture" not in summary
         for key, estimate in {**{f"auroc/{f}": e for f, e in estimates.items()}, "auroc_macro": part["macro"]["auroc"]}.items():
             for suffix, end in (("", "value"), ("_lo", "lo"), ("_hi", "hi")):
                 assert summary[f"test/{name}/{key}{suffix}"] == pytest.approx(estimate[end], abs=1e-12)
         assert logged[f"test/{name}/findings/_type"] == "table-file"
-        assert logged[f"test/{name}/findings/nrows"] == 14
+        assert logged[f"test/{name}/findings/nrows"] == len(part["findings"])
+        readers = part.get("readers", {"n_reads": {}})["n_reads"]
+        assert logged.get(f"test/{name}/readers/nrows", 0) == len(readers) * len(part["findings"])
     assert logged["figures/auroc/_type"] == "image-file"
     assert [record.exit.exit_code for record in found if record.WhichOneof("record_type") == "exit"] == [0]
 

@@ -172,8 +172,32 @@ class Macro:
 
 
 @dataclass
+class ReferenceMapping:
+    """How the model's 14 findings speak of the findings that only radiologists labelled."""
+
+    method: str = key(
+        "max",
+        "max (of logits less their training log-odds), max_raw (of logits), noisy_or, or probe (logistic regression from all logits, fitted on the "
+        "radiologists' validation set)",
+    )
+    airspace_opacity: list[str] = key(["Atelectasis", "Consolidation", "Edema", "Infiltration", "Pneumonia"], "model findings that stand for it")
+    nodule_or_mass: list[str] = key(["Nodule", "Mass"], "model findings that stand for it")
+
+
+@dataclass
+class Operating:
+    """Thresholds, frozen on validation films; all three rules are reported."""
+
+    rule: str = key("specificity", "which operating point is drawn and stands in the tables: specificity, sensitivity or youden")
+    specificity: float = key(0.9, "aimed at by the first rule")
+    sensitivity: float = key(0.9, "aimed at by the second rule")
+    prevalences: list[float] = key([0.01, 0.05, 0.2], "for which PPV and NPV are told, fractions")
+
+
+@dataclass
 class Report:
     draws: int = key(2000, "patient-bootstrap draws behind every interval")
+    reader_draws: int = key(10000, "patient-bootstrap draws behind every comparison of model and reader")
     seed: int = key(0, "of those draws")
 
 
@@ -187,6 +211,8 @@ class Config:
     trainer: Trainer = field(default_factory=Trainer)
     logger: Logger = field(default_factory=Logger)
     macro: Macro = field(default_factory=Macro)
+    mapping: ReferenceMapping = field(default_factory=ReferenceMapping)
+    operating: Operating = field(default_factory=Operating)
     report: Report = field(default_factory=Report)
     seed: int = key(0, "of weights, order and augmentation")
 
@@ -200,11 +226,23 @@ class PrepareConfig:
 
 @dataclass
 class EvaluateConfig:
-    """What scripts/evaluate.py takes: a run folder; and where its labels lie now, if they moved."""
+    """What scripts/evaluate.py takes: a run folder; where its labels lie now, if they moved; and what of the evaluation to change, else as in the run."""
 
     run: str = key(MISSING, "a run folder with config.yaml and predictions.parquet")
     root: str | None = key(None, "the data set's folder, if it moved since the run")
     expert_labels: str | None = key(None, "the expert labels' folder, if it moved since the run")
+    macro: Macro = field(default_factory=Macro)
+    mapping: ReferenceMapping = field(default_factory=ReferenceMapping)
+    operating: Operating = field(default_factory=Operating)
+    report: Report = field(default_factory=Report)
+
+
+@dataclass
+class AuditConfig:
+    """What scripts/audit_labels.py takes: where the labels lie, and the draws behind the intervals."""
+
+    data: Data = field(default_factory=Data)
+    report: Report = field(default_factory=Report)
 
 
 CHOICES = {
@@ -212,6 +250,8 @@ CHOICES = {
     "trainer.accelerator": ("auto", "cpu", "gpu"),
     "trainer.strategy": ("auto", "ddp"),
     "trainer.precision": ("32-true", "bf16-mixed", "16-mixed"),
+    "mapping.method": ("max", "max_raw", "noisy_or", "probe"),
+    "operating.rule": ("specificity", "sensitivity", "youden"),
 }
 # key -> (smallest, largest) that make sense
 RANGES = {
@@ -237,7 +277,10 @@ RANGES = {
     "trainer.max_epochs": (1, 10**6),
     "trainer.accumulate_grad_batches": (1, 10**6),
     "trainer.gradient_clip_val": (0, 1e9),
+    "operating.specificity": (0.01, 0.999),
+    "operating.sensitivity": (0.01, 0.999),
     "report.draws": (100, 10**6),
+    "report.reader_draws": (100, 10**6),
     "seed": (0, 2**32 - 1),
     "data.split_seed": (0, 2**32 - 1),
     "report.seed": (0, 2**32 - 1),
@@ -265,6 +308,9 @@ def check_values(config: Any) -> None:
         value = look_up(dotted)
         if value is not None and not least <= value <= most:
             raise ConfigError(f"{dotted}={value}: it must lie between {least} and {most}")
+    for prevalence in look_up("operating.prevalences") or []:
+        if not 0 < prevalence < 1:
+            raise ConfigError(f"operating.prevalences: {prevalence} is no fraction between 0 and 1")
     validation = look_up("data.validation")
     if isinstance(validation, float | int) and not 0 < validation < 1:
         raise ConfigError(f"data.validation={validation}: a fraction between 0 and 1, or the path of a list of images")

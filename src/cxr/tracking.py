@@ -127,7 +127,21 @@ def log_report(loggers: list[Any], report: Mapping[str, Any], figures: Mapping[s
             _summarise(run, f"test/{name}/auroc_macro", reference["macro"].get("auroc"))
             run.summary[f"test/{name}/n_images"] = reference["n_images"]
             run.log({f"test/{name}/findings": table})
+            if readers := reference.get("readers"):
+                run.log({f"test/{name}/readers": _readers_table(readers)})
         run.log({f"figures/{title}": wandb.Image(str(path)) for title, path in figures.items()})
+
+
+def _readers_table(readers: Mapping[str, Any]) -> Any:
+    """Who read how well, an uncertain read counting as no; readers are known by their published numbers."""
+    import wandb
+
+    table = wandb.Table(columns=["reader", "finding", "held_out", "n_pos", "n_neg", "sensitivity", "specificity"])
+    for reader, rows in readers["performance"]["no"]["by_reader"].items():
+        for finding, row in rows.items():
+            rates = [row[name]["value"] if row[name] else None for name in ("sensitivity", "specificity")]
+            table.add_data(reader, finding, reader in readers["held_out"], row["n_pos"], row["n_neg"], *rates)
+    return table
 
 
 def _summarise(run: Any, name: str, estimate: Mapping[str, float] | None) -> None:

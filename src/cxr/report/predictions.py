@@ -46,8 +46,12 @@ def write_predictions(path: Path, table: pd.DataFrame, metadata: dict[str, Any])
     temporary.rename(path)
 
 
-def read_predictions(path: Path) -> Predictions:
+def read_predictions(path: Path, splits: tuple[str, ...] = SPLITS) -> Predictions:
     """Reads and checks a predictions file.
+
+    Args:
+        path: predictions.parquet.
+        splits: whose rows are wanted; the others are not looked at.
 
     Raises:
         PredictionsError: it is missing, damaged, lacks a column, names an image twice, or holds a logit that is no finite number.
@@ -64,10 +68,11 @@ def read_predictions(path: Path) -> Predictions:
     missing = [column for column in ("image_id", "patient_id", "split") if column not in table.columns]
     if missing or not findings:
         raise PredictionsError(f"{path}: column {', '.join(missing) or 'logit_<finding>'} is missing")
-    if table.image_id.duplicated().any():
-        raise PredictionsError(f"{path}: {table.image_id[table.image_id.duplicated()].iloc[0]} stands twice")
     if not table.split.isin(SPLITS).all():
         raise PredictionsError(f"{path}: split {table.split[~table.split.isin(SPLITS)].iloc[0]!r} where one of {', '.join(SPLITS)} is expected")
+    table = table[table.split.isin(splits)].reset_index(drop=True)
+    if table.image_id.duplicated().any():
+        raise PredictionsError(f"{path}: {table.image_id[table.image_id.duplicated()].iloc[0]} stands twice")
     logits = table[[f"logit_{finding}" for finding in findings]].to_numpy()
     bad = ~np.isfinite(logits).all(axis=1)
     if bad.any():

