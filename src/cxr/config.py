@@ -245,6 +245,16 @@ class AuditConfig:
     report: Report = field(default_factory=Report)
 
 
+@dataclass
+class SimulateConfig:
+    """What scripts/simulate.py takes."""
+
+    cohorts: int = key(1000, "drawn in every world")
+    draws: int = key(500, "patient-bootstrap draws in each")
+    seed: int = key(0, "of the whole")
+    processes: int = key(2, "side by side; changes no number")
+
+
 CHOICES = {
     "data.name": ("cxr14", "mini"),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
@@ -281,6 +291,9 @@ RANGES = {
     "operating.sensitivity": (0.01, 0.999),
     "report.draws": (100, 10**6),
     "report.reader_draws": (100, 10**6),
+    "cohorts": (10, 10**6),
+    "draws": (50, 10**6),
+    "processes": (1, 1024),
     "seed": (0, 2**32 - 1),
     "data.split_seed": (0, 2**32 - 1),
     "report.seed": (0, 2**32 - 1),

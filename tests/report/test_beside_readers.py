@@ -56,6 +56,18 @@ def test_the_primary_family_alone_is_tested_and_holm_steps_down(whole: Any) -> N
         assert row["p_holm"] == pytest.approx(highest, abs=1e-12)
 
 
+def test_a_finding_that_missing_films_leave_with_too_few_patients_is_not_tested(whole: Any) -> None:
+    predicted, references, *_ = whole
+    truth = references["all_findings_test"].films
+    gone = truth.image_id[(truth["Edema"] == 1) & (truth.patient_id % 4 > 0)]
+    fewer = replace(predicted, table=predicted.table[~predicted.table.image_id.isin(gone)])
+    frozen = made_up.frozen(fewer, references)
+    told = evaluate(fewer, references, frozen, train_val=made_up.train_val())["all_findings_test"]["readers"]["differences"]
+    assert "Edema" in frozen.content["primary_family"]["findings"]
+    assert "Edema" in told["not_tested"]
+    assert told["by_reader"]["4"]["Edema"]["p"] is None
+
+
 def test_a_held_out_reader_is_compared_at_his_own_rate_of_false_alarms(whole: Any) -> None:
     predicted, references, frozen, report = whole
     reference = references["all_findings_test"]

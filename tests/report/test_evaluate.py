@@ -141,7 +141,7 @@ def test_subgroups_are_scored_on_their_own_films_and_too_small_ones_say_so() -> 
             assert row["n_images"] == inside.sum()
             assert row["auroc"]["value"] == pytest.approx(roc_auc_score(positive[inside], score[inside]), abs=1e-12)
     assert groups["age"]["under 18"] == {"n_images": int((truth.films.age < 18).sum()), "n_pos": 0, "n_pos_patients": 0, "auroc": None} | {
-        "reason": "too small: 0 positive patients, fewer than 10"
+        "reason": "too few: 0 positive patients, fewer than 10"
     }
     assert sum(row["n_images"] for row in groups["age"].values()) == N
     assert len(groups["age"]) == len(AGE_BANDS)

@@ -1,51 +1,42 @@
-"""Mirrors report/figures.py: what is drawn is what was computed, of the right films, and never crashes for want of numbers."""
+"""Mirrors report/figures.py and report/expert_figures.py: what is drawn is what was computed, and never crashes for want of numbers."""
 
 from pathlib import Path
 from typing import Any
 
+import made_up
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from cxr.report import figures
+from cxr.report import expert_figures, figures
 from cxr.report.evaluate import evaluate
-from cxr.report.predictions import Predictions
 
-FINDINGS = ["Effusion", "Mass", "Hernia"]  # Hernia: nobody has it
-
-
-def films(n: int, first_patient: int) -> pd.DataFrame:
-    rng = np.random.default_rng(first_patient)
-    patients = first_patient + np.arange(n) // 2
-    table = pd.DataFrame({"image_id": [f"{patient:08d}_{i:03d}.png" for i, patient in enumerate(patients)], "patient_id": patients, "view": "PA", "age": 50.0})
-    return table.assign(Effusion=(rng.random(n) < 0.4) * 1.0, Mass=np.where(np.arange(n) % 7 == 0, np.nan, rng.random(n) < 0.3), Hernia=0.0)
+NIH = ("nih_val", "nih_test")
 
 
-def predicted(table: pd.DataFrame) -> Predictions:
-    rng = np.random.default_rng(5)
-    logits = {f"logit_{finding}": rng.normal(size=len(table)) + table[finding].fillna(0.0) for finding in FINDINGS}
-    return Predictions(table[["image_id", "patient_id"]].assign(split="test", **logits), FINDINGS, {})
+def panel_of(figure: Figure, finding: str) -> Axes:
+    return next(panel for panel in figure.axes if panel.get_title("left") == finding.replace("_", " "))
 
 
-@pytest.fixture
-def references() -> dict[str, pd.DataFrame]:
-    return {"nih_val": films(80, 100), "nih_test": films(120, 500)}
+def drawn(panel: Axes) -> dict[str, np.ndarray]:
+    """What carries a name, as its points."""
+    return {str(line.get_gid()): line.get_xydata() for line in panel.lines if line.get_gid()}
 
 
-@pytest.fixture
-def predictions(references: dict[str, pd.DataFrame]) -> Predictions:
-    return predicted(pd.concat(references.values(), ignore_index=True))
+def words(panel: Axes) -> list[str]:
+    return [text.get_text() for text in panel.texts]
 
 
-def report_of(predictions: Predictions, references: dict[str, pd.DataFrame]) -> dict[str, Any]:
-    n_listed = {name: len(table) for name, table in references.items()}
-    return {"reference_sets": evaluate(predictions, references, n_listed=n_listed, n_draws=20, seed=0, macro_available=False)}
+def place(leaf: dict[str, Any]) -> list[list[float]]:
+    return [[1 - leaf["specificity"]["value"], leaf["sensitivity"]["value"]]]
 
 
-def drawn_curves(figure: Any) -> dict[str, np.ndarray]:
-    return {panel.get_title("left"): line.get_xydata() for panel in figure.axes for line in panel.lines if line.get_gid() == "curve"}
+def one_set(evaluated: Any, name: str) -> tuple[str, dict[str, Any], pd.DataFrame, Any]:
+    return name, evaluated.report["reference_sets"][name], evaluated.scores[name], evaluated.references[name]
 
 
 @pytest.fixture
@@ -56,53 +47,140 @@ def metrics_csv(tmp_path: Path) -> Path:
     return tmp_path / "metrics.csv"
 
 
-def test_every_figure_is_a_picture_in_reading_order(tmp_path: Path, predictions: Predictions, references: dict[str, pd.DataFrame], metrics_csv: Path) -> None:
-    pictures = figures.draw(tmp_path, report_of(predictions, references), predictions, references, metrics_csv=metrics_csv)
+def test_every_figure_is_a_picture_in_reading_order(tmp_path: Path, evaluated: Any, metrics_csv: Path) -> None:
+    pictures = figures.draw(tmp_path, *evaluated, metrics_csv=metrics_csv)
 
-    assert list(pictures) == ["auroc", "nih_val_roc", "nih_val_precision_recall", "nih_test_roc", "nih_test_precision_recall", "training"]
+    kinds = dict.fromkeys(evaluated.references, ("readers", "precision_recall", "calibration"))
+    kinds |= {"nih_val": ("roc", "precision_recall"), "nih_test": ("roc", "precision_recall", "calibration")}
+    kinds |= {"all_findings_test": ("readers", "precision_recall", "differences", "calibration")}
+    assert list(pictures) == ["auroc", *(f"{name}_{kind}" for name, of in kinds.items() for kind in of), "training"]
     for path in pictures.values():
         pixels = imread(path)
         assert pixels.shape[1] == 1650
         assert len(np.unique(pixels[::7, ::7, :3] @ [1.0, 256.0, 65536.0])) > 10
 
 
-def test_rows_meet_by_image_id_so_that_shuffled_predictions_draw_the_same_bytes(
-    tmp_path: Path, predictions: Predictions, references: dict[str, pd.DataFrame]
-) -> None:
-    report = report_of(predictions, {"nih_test": references["nih_test"]})
-    shuffled = Predictions(predictions.table.sample(frac=1.0, random_state=1, ignore_index=True), predictions.findings, {})
-    drawn = []
-    for name, told in (("straight", predictions), ("shuffled", shuffled)):
+def test_rows_meet_by_image_id_so_that_shuffled_scores_draw_the_same_bytes(tmp_path: Path, evaluated: Any) -> None:
+    report = {"reference_sets": {"four_findings_test": evaluated.report["reference_sets"]["four_findings_test"]}}
+    shuffled = {name: scores.sample(frac=1.0, random_state=1) for name, scores in evaluated.scores.items()}
+    bytes_of = []
+    for name, scores in (("straight", evaluated.scores), ("shuffled", shuffled)):
         (tmp_path / name).mkdir()
-        pictures = figures.draw(tmp_path / name, report, told, references, metrics_csv=tmp_path / "none.csv")
-        drawn.append({title: path.read_bytes() for title, path in pictures.items()})
+        pictures = figures.draw(tmp_path / name, report, scores, evaluated.references, metrics_csv=tmp_path / "none.csv")
+        bytes_of.append({title: path.read_bytes() for title, path in pictures.items()})
 
-    assert drawn[0] == drawn[1]
-
-
-def test_the_areas_under_the_drawn_lines_are_the_reported_numbers(predictions: Predictions, references: dict[str, pd.DataFrame]) -> None:
-    part = report_of(predictions, references)["reference_sets"]["nih_test"]
-    roc = drawn_curves(figures.curves("roc", "nih_test", part, predictions, references["nih_test"]))
-    precision_recall = drawn_curves(figures.curves("precision_recall", "nih_test", part, predictions, references["nih_test"]))
-
-    assert set(roc) == set(precision_recall) == {"Effusion", "Mass"}
-    for finding in roc:
-        x, y = roc[finding].T
-        assert np.trapezoid(y, x) == pytest.approx(part["findings"][finding]["auroc"]["value"], abs=1e-12)
-        recall, precision = precision_recall[finding].T
-        assert np.sum(np.diff(recall) * precision[1:]) == pytest.approx(part["findings"][finding]["auprc"]["value"], abs=1e-12)
+    assert bytes_of[0] == bytes_of[1]
 
 
-def test_a_finding_without_a_number_is_called_undefined_and_its_reason_is_given(predictions: Predictions, references: dict[str, pd.DataFrame]) -> None:
-    sets = report_of(predictions, references)["reference_sets"]
-    forest = [text.get_text() for panel in figures.forest(sets).axes for text in panel.texts]
-    hernia = next(
-        panel for panel in figures.curves("roc", "nih_test", sets["nih_test"], predictions, references["nih_test"]).axes if panel.get_title("left") == "Hernia"
-    )
+def test_the_areas_under_the_drawn_lines_are_the_reported_numbers(evaluated: Any) -> None:
+    for name in ("nih_test", "all_findings_test"):
+        told = one_set(evaluated, name)
+        roc = expert_figures.readers(*told) if told[1]["adjudicated"] else figures.curves("roc", *told)
+        precision_recall = figures.curves("precision_recall", *told)
+        for finding, row in told[1]["findings"].items():
+            if row["auroc"]:
+                x, y = drawn(panel_of(roc, finding))["curve"].T
+                assert np.trapezoid(y, x) == pytest.approx(row["auroc"]["value"], abs=1e-12)
+                recall, precision = drawn(panel_of(precision_recall, finding))["curve"].T
+                assert np.sum(np.diff(recall) * precision[1:]) == pytest.approx(row["auprc"]["value"], abs=1e-12)
 
-    assert forest.count("undefined") == 2 + sum(part["macro"]["auroc"] is None for part in sets.values())
-    assert [text.get_text() for text in hernia.texts] == ["undefined", "no positive image"]
+
+def test_a_finding_without_a_number_is_called_undefined_and_its_reason_is_given(evaluated: Any) -> None:
+    sets = evaluated.report["reference_sets"]
+    n_undefined = sum(row["auroc"] is None for part in sets.values() for row in (*part["findings"].values(), part["macro"]))
+    hernia = panel_of(figures.curves("roc", *one_set(evaluated, "nih_test")), "Hernia")
+
+    assert [text for panel in figures.forest(sets).axes for text in words(panel)].count("undefined") == n_undefined
+    assert words(hernia) == ["undefined", "no positive image"]
     assert not hernia.lines
+
+
+# --- readers ----------------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_mark_among_the_readers_lies_where_the_report_has_it(evaluated: Any) -> None:
+    for name in ("four_findings_test", "all_findings_test"):
+        _, part, _, _ = told = one_set(evaluated, name)
+        readers = part["readers"]
+        figure = expert_figures.readers(*told)
+        for finding, row in part["findings"].items():
+            expected = {"pooled": place(readers["performance"]["no"]["pooled"][finding])}
+            if finding in part["text_mined_labels"]:
+                expected["text_mined"] = place(part["text_mined_labels"][finding])
+            points = row.get("operating_points", {"source": None})
+            if points["source"]:
+                expected["operating_point"] = place(points["rules"][points["shown"]])
+            for reader in readers["shown"]:
+                leaves = {policy: of["by_reader"][reader][finding] for policy, of in readers["performance"].items()}
+                kind = "held_out" if reader in readers["held_out"] else "reader"
+                expected[f"{kind}:{reader}"] = place(leaves["no"])
+                if len(leaves) > 1:
+                    expected[f"yes:{reader}"] = place(leaves["no"]) + place(leaves["yes"])
+                    expected[f"drop:{reader}"] = place(leaves["drop"])
+            found = drawn(panel_of(figure, finding))
+            found.pop("curve", None)
+            assert sorted(found) == sorted(expected)
+            for mark, points in expected.items():
+                np.testing.assert_allclose(found[mark], points, rtol=0, atol=1e-12)
+
+
+def test_held_out_readers_look_different_from_those_behind_the_reference_and_from_each_other(evaluated: Any) -> None:
+    panel = panel_of(expert_figures.readers(*one_set(evaluated, "all_findings_test")), "Effusion")
+    looks = {line.get_gid(): (line.get_marker(), line.get_color()) for line in panel.lines if ":" in str(line.get_gid())}
+
+    assert {looks[f"reader:{reader}"][0] for reader in "123"} == {"o"}
+    assert {looks[f"held_out:{reader}"][0] for reader in "45"} == {"D"}
+    assert len(set(looks.values())) == 3
+
+
+def test_the_band_is_that_of_the_report_and_missing_where_few_patients_would_draw_it(evaluated: Any) -> None:
+    _, part, _, _ = told = one_set(evaluated, "all_findings_test")
+    figure = expert_figures.readers(*told)
+    bands = {finding: [patch for patch in panel_of(figure, finding).collections if patch.get_gid() == "band"] for finding in ("Effusion", "Hernia")}
+
+    corners = {tuple(corner) for corner in bands["Effusion"][0].get_paths()[0].vertices.round(9)}
+    band = part["findings"]["Effusion"]["roc_band"]
+    for end in ("lo", "hi"):
+        assert {*zip(np.round(band["false_positive_rate"], 9), np.round(band[end], 9), strict=True)} <= corners
+    assert part["findings"]["Hernia"]["n_pos_patients"] < 10
+    assert bands["Hernia"] == []
+
+
+def test_a_finding_the_model_does_not_speak_of_still_shows_its_readers(evaluated: Any) -> None:
+    fracture = panel_of(expert_figures.readers(*one_set(evaluated, "four_findings_test")), "Fracture")
+
+    assert "no curve: not predicted by this model" in words(fracture)[0]
+    assert "curve" not in drawn(fracture)
+    assert {"reader:a", "reader:b", "reader:c", "reader:d", "pooled"} <= set(drawn(fracture))
+
+
+def test_the_differences_are_those_of_the_report_and_only_primary_ones_are_filled(evaluated: Any) -> None:
+    _, part, _, _ = one_set(evaluated, "all_findings_test")
+    panel = expert_figures.differences("all_findings_test", part).axes[0]
+    rows = [row for of in part["readers"]["differences"]["by_reader"].values() for row in of.values()]
+
+    marks = {(float(line.get_xdata()[0]), line.get_markerfacecolor() != "white") for line in panel.lines if line.get_marker() == "D"}
+    assert marks == {(row["difference"]["value"], row["in_primary_family"]) for row in rows}
+    bars = {tuple(line.get_xdata()) for line in panel.lines if line.get_marker() == "None"}
+    assert {(row["difference"]["lo"], row["difference"]["hi"]) for row in rows} <= bars
+    assert sorted(text for text in words(panel) if text.startswith(("0.", "1."))) == sorted(f"{row['p_holm']:.4f}" for row in rows if row["in_primary_family"])
+
+
+# --- calibration, training, and what is missing -----------------------------------------------------------------------------------------------------
+
+
+def test_the_points_of_the_reliability_diagrams_are_the_bins_of_the_report(evaluated: Any) -> None:
+    _, part, _, _ = one_set(evaluated, "four_findings_test")
+    figure = figures.calibration("four_findings_test", part)
+    for finding, row in part["findings"].items():
+        if row["auroc"]:
+            lines = panel_of(figure, finding).lines
+            for stage in ("before", "platt"):
+                found = [tuple(line.get_xydata()[0]) for line in lines if line.get_gid() == stage]
+                told = row["calibration"][stage]
+                assert found == [(b["mean_probability"], b["observed"]["value"]) for b in (told["bins"] if told else [])]
+    assert "Fracture" not in [panel.get_title("left") for panel in figure.axes]
+    assert words(panel_of(figure, "Airspace opacity"))[0].startswith("a score, no probability\nECE ")
 
 
 def test_the_best_epoch_is_marked(metrics_csv: Path) -> None:
@@ -111,32 +189,31 @@ def test_the_best_epoch_is_marked(metrics_csv: Path) -> None:
     assert areas.get_title("left") == "val/auroc_macro, best: 0.710 after epoch 1"
 
 
-def test_without_metrics_the_training_is_left_out(tmp_path: Path, predictions: Predictions, references: dict[str, pd.DataFrame]) -> None:
-    pictures = figures.draw(tmp_path, {"reference_sets": {}}, predictions, references, metrics_csv=tmp_path / "none.csv")
+def test_without_metrics_the_training_is_left_out(tmp_path: Path, evaluated: Any) -> None:
+    pictures = figures.draw(tmp_path, {"reference_sets": {}}, evaluated.scores, evaluated.references, metrics_csv=tmp_path / "none.csv")
 
-    assert "training" not in pictures
+    assert pictures == {}
     assert not (tmp_path / "training.png").exists()
 
 
-def test_a_set_with_no_present_image_has_no_curves_and_stays_in_the_overview(tmp_path: Path, references: dict[str, pd.DataFrame]) -> None:
-    predictions = predicted(references["nih_val"])
-    report = report_of(predictions, references)
-    assert report["reference_sets"]["nih_test"]["n_images"] == 0
+@pytest.mark.parametrize("present", [("nih_val",), ()], ids=["no test film", "no film at all"])
+def test_a_set_with_no_present_image_has_no_pictures_of_its_own_and_stays_in_the_overview(tmp_path: Path, evaluated: Any, present: tuple[str, ...]) -> None:
+    references = {name: evaluated.references[name] for name in (*NIH, "all_findings_test")}
+    predictions = made_up.predictions(*(references[name].films if name in present else references[name].films.iloc[:0] for name in NIH))
+    frozen = made_up.frozen(predictions, references)
+    sets = evaluate(predictions, references, frozen, train_val=made_up.train_val())
+    assert sets["nih_test"]["n_images"] == sets["all_findings_test"]["n_images"] == 0
+    scores = {name: frozen.mapping.scores(predictions, reference) for name, reference in references.items()}
 
-    pictures = figures.draw(tmp_path, report, predictions, references, metrics_csv=tmp_path / "none.csv")
+    pictures = figures.draw(tmp_path, {"reference_sets": sets}, scores, references, metrics_csv=tmp_path / "none.csv")
 
-    assert list(pictures) == ["auroc", "nih_val_roc", "nih_val_precision_recall"]
-    assert [panel.get_title("left") for panel in figures.forest(report["reference_sets"]).axes] == ["nih_val", "nih_test"]
-
-
-def test_nothing_at_all_to_draw_draws_the_overview_without_marks(tmp_path: Path, references: dict[str, pd.DataFrame]) -> None:
-    predictions = predicted(films(10, 9000))
-
-    assert list(figures.draw(tmp_path, report_of(predictions, references), predictions, references, metrics_csv=tmp_path / "none.csv")) == ["auroc"]
+    assert list(pictures) == ["auroc", *(f"{name}_{kind}" for name in present for kind in ("roc", "precision_recall"))]
+    assert [panel.get_title("left") for panel in figures.forest(sets).axes] == ["NIH val", "NIH test", "All findings,\ntest"]
 
 
-def test_the_style_and_backend_of_the_caller_stay_as_they_were(tmp_path: Path, predictions: Predictions, references: dict[str, pd.DataFrame]) -> None:
+def test_the_style_and_backend_of_the_caller_stay_as_they_were(tmp_path: Path, evaluated: Any) -> None:
     before = dict(matplotlib.rcParams)
-    figures.draw(tmp_path, report_of(predictions, {"nih_val": references["nih_val"]}), predictions, references, metrics_csv=tmp_path / "none.csv")
+    report = {"reference_sets": {"nih_val": evaluated.report["reference_sets"]["nih_val"]}}
+    figures.draw(tmp_path, report, evaluated.scores, evaluated.references, metrics_csv=tmp_path / "none.csv")
 
     assert dict(matplotlib.rcParams) == before

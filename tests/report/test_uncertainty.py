@@ -37,7 +37,7 @@ def test_the_label_shift_says_what_it_lacks() -> None:
     truth, patients, score = rng.random(300) < 0.3, np.arange(300), rng.normal(size=300)
     assert label_shift(score, truth, None, patients, **DRAWN)["reason"] == "no text-mined label"
     few = label_shift(score, truth, (np.arange(300) < 4).astype(float), patients, **DRAWN)
-    assert (few["difference"], few["reason"]) == (None, "too few: 4 patients on one side of one label, fewer than 10")
+    assert (few["difference"], few["reason"]) == (None, "too few: 4 positive patients, fewer than 10")
 
 
 def test_every_three_of_five_panel_is_the_loops_majority() -> None:

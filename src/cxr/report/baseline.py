@@ -12,6 +12,10 @@ from sklearn.preprocessing import StandardScaler
 OLDEST_YEARS = 100
 
 
+# films -> (N,) scores on the logit scale
+Guess = Callable[[pd.DataFrame], np.ndarray]
+
+
 def metadata_features(films: pd.DataFrame) -> np.ndarray:
     """(N, 6): view, sex, age and its square, follow-up number on a log scale, and whether it is the first film.
 
@@ -23,7 +27,7 @@ def metadata_features(films: pd.DataFrame) -> np.ndarray:
     return np.stack([films["view"] == "AP", films["sex"] == "M", age, age**2, np.log1p(follow_up), follow_up == 0], axis=1).astype(np.float64)
 
 
-def fit_metadata(films: pd.DataFrame, target: np.ndarray) -> Callable[[pd.DataFrame], np.ndarray] | None:
+def fit_metadata(films: pd.DataFrame, target: np.ndarray) -> Guess | None:
     """A logistic regression from metadata to a text-mined finding.
 
     Args:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr.report.protocol import MIN_POSITIVE_PATIENTS
 from cxr.report.reading import HEDGE_POLICIES, calls, estimate, performance, reader_performance
 from cxr.report.reference import ReferenceSet
-from cxr.stats.bootstrap import bootstrap
+from cxr.stats.bootstrap import FEW_PATIENTS, bootstrap
 from cxr.stats.delong import holm
 from cxr.stats.ranking import auroc, partial_auroc
 from cxr.stats.readers import kappa_with_interval, leave_one_out, reader_difference
@@ -90,7 +91,7 @@ def _kappa(votes: pd.DataFrame, called: np.ndarray | None, films: pd.DataFrame, 
     return told
 
 
-def _partial(score: "pd.Series[float]", films: pd.DataFrame, finding: str, readers: list[dict[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:
+def _partial(scores: "pd.Series[float]", films: pd.DataFrame, finding: str, readers: list[dict[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The model's partial AUROC over the false-positive rates at which the readers work, standardised."""
     rates = [1 - row["specificity"]["value"] for row in readers if row["specificity"]]
     if len(rates) < 2 or min(rates) >= max(rates):
@@ -98,20 +99,17 @@ def _partial(score: "pd.Series[float]", films: pd.DataFrame, finding: str, reade
     lo, hi = min(rates), max(rates)
     known = films[finding].notna().to_numpy()
     rows = films[known]
-    area = bootstrap(
-        lambda s, positive, weights: partial_auroc(s, positive, lo, hi, weights),
-        score.loc[rows.image_id].to_numpy(),
-        rows[finding].to_numpy() == 1,
-        rows.patient_id.to_numpy(),
-        n_draws=min(settings["draws"], 1000),
-        seed=settings["seed"],
-    )
+    score, positive, patients = scores.loc[rows.image_id].to_numpy(), rows[finding].to_numpy() == 1, rows.patient_id.to_numpy()
+    found = positive & (score >= np.quantile(score[~positive], 1 - hi))
+    n_found = np.unique(patients[found]).size
+    if n_found < FEW_PATIENTS:  # the draws would hold the same few again and again
+        return {"false_positive_rates": [lo, hi], "partial_auroc": None, "reason": f"the model finds {n_found} patients at these rates, too few"}
+    drawn = {"n_draws": min(settings["draws"], 1000), "seed": settings["seed"]}
+    area = bootstrap(lambda s, p, weights: partial_auroc(s, p, lo, hi, weights), score, positive, patients, **drawn)
     return {"false_positive_rates": [lo, hi], "partial_auroc": estimate(area)}
 
 
-def _differences(
-    scores: pd.DataFrame, films: pd.DataFrame, reference: ReferenceSet, frozen: Mapping[str, Any], results: Mapping[str, Any]
-) -> dict[str, Any]:
+def _differences(scores: pd.DataFrame, films: pd.DataFrame, reference: ReferenceSet, frozen: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
     """The model at each held-out reader's rate of false alarms, less that reader; p-values and Holm's for the primary family alone."""
     family, settings = frozen["primary_family"]["findings"], frozen["settings"]
     by_reader: dict[str, dict[str, Any]] = {reader: {} for reader in reference.held_out}
@@ -126,7 +124,7 @@ def _differences(
         score, positive = scores.loc[rows.image_id, finding].to_numpy(), rows[finding].to_numpy() == 1
         drawn = {"n_draws": settings["reader_draws"], "seed": settings["seed"]}
         result = reader_difference(score, positive, said[known] == 1, rows.patient_id.to_numpy(), **drawn)
-        in_family = finding in family and not np.isnan(result.p)
+        in_family = finding in family and results[finding]["n_pos_patients"] >= MIN_POSITIVE_PATIENTS  # missing films may have taken some
         return {
             "n_images": len(rows),
             "n_pos": int(positive.sum()),

@@ -11,15 +11,15 @@ import pandas as pd
 from scipy.special import expit
 from tqdm import tqdm
 
-from cxr.report.baseline import fit_metadata
+from cxr.report.baseline import Guess, fit_metadata
 from cxr.report.beside_readers import beside_readers
 from cxr.report.mapping import UNION_METHODS, Probe, logits_of
 from cxr.report.predictions import Predictions
 from cxr.report.protocol import MIN_POSITIVE_PATIENTS, Frozen, too_few
-from cxr.report.reading import estimate, performance
+from cxr.report.reading import estimate, performance, too_few_patients
 from cxr.report.reference import ReferenceSet
 from cxr.report.uncertainty import label_shift, panels, unanimous_and_disputed
-from cxr.stats.bootstrap import FEW_PATIENTS, Estimate, bootstrap, bootstrap_difference, logit_interval, one_film_per_patient, patient_weights
+from cxr.stats.bootstrap import Estimate, bootstrap, bootstrap_difference, logit_interval, one_film_per_patient, patient_weights
 from cxr.stats.calibration import calibration, prior_shift, reliability
 from cxr.stats.operating import clustered_wilson, predictive_values
 from cxr.stats.ranking import auroc, auroc_within, average_precision, sensitivity_at
@@ -54,17 +54,19 @@ def evaluate(predictions: Predictions, references: Mapping[str, ReferenceSet], f
     Returns:
         reference set -> its part of report.json.
     """
-    return {name: _one_set(predictions, reference, frozen, train_val) for name, reference in references.items()}
+    spoken = {finding for reference in references.values() if reference.adjudicated for finding in reference.findings if finding in train_val}
+    by_metadata = {finding: fit_metadata(train_val, train_val[finding].to_numpy(np.float64)) for finding in sorted(spoken)}
+    return {name: _one_set(predictions, reference, frozen, by_metadata) for name, reference in references.items()}
 
 
-def _one_set(predictions: Predictions, reference: ReferenceSet, frozen: Frozen, train_val: pd.DataFrame) -> dict[str, Any]:
+def _one_set(predictions: Predictions, reference: ReferenceSet, frozen: Frozen, by_metadata: Mapping[str, Guess | None]) -> dict[str, Any]:
     settings, name = frozen.content["settings"], reference.name
     scores = frozen.mapping.scores(predictions, reference)
     present = reference.films.image_id.isin(scores.index).to_numpy()
     films, mined = reference.films[present], reference.text_mined[present]
 
     def one(finding: str) -> tuple[dict[str, Any], np.ndarray | None]:
-        return _one_finding(finding, scores, films, mined, reference, frozen, train_val)
+        return _one_finding(finding, scores, films, mined, reference, frozen, by_metadata)
 
     # numpy lets go of the interpreter where the time is spent, so threads share the findings; every draw has its own seed, so that they change nothing
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
@@ -148,7 +150,7 @@ def _one_finding(
     mined: pd.DataFrame,
     reference: ReferenceSet,
     frozen: Frozen,
-    train_val: pd.DataFrame,
+    by_metadata: Mapping[str, Guess | None],
 ) -> tuple[dict[str, Any], np.ndarray | None]:
     """Everything about one finding of one set but its readers; and its AUROC in every draw for the mean over findings."""
     settings, mapping = frozen.content["settings"], frozen.mapping
@@ -173,7 +175,7 @@ def _one_finding(
     if reference.adjudicated:
         text_mined = mined[finding].to_numpy()[known] if finding in mined else None
         result["roc_band"] = _band(scored, settings["seed"])
-        result["metadata_baseline"] = _baseline(scored, train_val, settings)
+        result["metadata_baseline"] = _baseline(scored, by_metadata, settings)
         result["label_shift"] = label_shift(scored.score, scored.positive, text_mined, scored.patients, draws=settings["draws"], seed=settings["seed"])
     if reference.reads is not None:
         result["reference_uncertainty"] = _reference_uncertainty(scored, reference, settings)
@@ -209,11 +211,10 @@ def _subgroups(scored: Scored, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _subgroup(scored: Scored, inside: np.ndarray, settings: Mapping[str, Any]) -> dict[str, Any]:
     positive, patients = scored.positive[inside], scored.patients[inside]
-    n_with, n_without = np.unique(patients[positive]).size, np.unique(patients[~positive]).size
-    counts = {"n_images": int(inside.sum()), "n_pos": int(positive.sum()), "n_pos_patients": n_with}
-    if min(n_with, n_without) < FEW_PATIENTS:
-        side = "positive" if n_with <= n_without else "negative"
-        return counts | {"auroc": None, "reason": f"too small: {min(n_with, n_without)} {side} patients, fewer than {FEW_PATIENTS}"}
+    counts = {"n_images": int(inside.sum()), "n_pos": int(positive.sum()), "n_pos_patients": int(np.unique(patients[positive]).size)}
+    reason = too_few_patients(positive, patients)
+    if reason:
+        return counts | {"auroc": None, "reason": reason}
     return counts | {"auroc": estimate(bootstrap(auroc, scored.score[inside], positive, patients, n_draws=settings["draws"], seed=settings["seed"]))}
 
 
@@ -257,6 +258,9 @@ def _calibration(scored: Scored, refit: Mapping[str, Any], is_probability: bool,
         }
 
     result: dict[str, Any] = {"is_probability": is_probability, "before": None, "platt": None, "prior_shift": None}
+    reason = too_few_patients(scored.positive, scored.patients)
+    if reason:
+        return result | {"fitted_on": None, "not_fitted": reason, "reason": reason}
     if is_probability:
         result["before"] = told(scored.score)
     else:
@@ -270,8 +274,10 @@ def _calibration(scored: Scored, refit: Mapping[str, Any], is_probability: bool,
     return result | {"fitted_on": refit["source"], "text_mined_target": refit["text_mined_target"]}
 
 
-def _band(scored: Scored, seed: int) -> dict[str, list[float]]:
-    """Where 95 % of the ROC curves of drawn patients run, rate by rate."""
+def _band(scored: Scored, seed: int) -> dict[str, list[float]] | None:
+    """Where 95 % of the ROC curves of drawn patients run, rate by rate; None where there are too few to draw from."""
+    if too_few_patients(scored.positive, scored.patients):
+        return None
     curves = []
     for weights in patient_weights(scored.patients, BAND_DRAWS, seed):
         curves.append(sensitivity_at(scored.score, scored.positive, np.broadcast_to(BAND_RATES, (len(weights), BAND_RATES.size)), weights))
@@ -279,17 +285,19 @@ def _band(scored: Scored, seed: int) -> dict[str, list[float]]:
     return {"false_positive_rate": BAND_RATES.round(4).tolist(), "lo": lo.round(4).tolist(), "hi": hi.round(4).tolist()}
 
 
-def _baseline(scored: Scored, train_val: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _baseline(scored: Scored, by_metadata: Mapping[str, Guess | None], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The AUROC of view, sex, age and follow-up number alone, and how far the model is above it."""
-    if scored.finding not in train_val:
-        return {"auroc": None, "difference": None, "reason": "no text-mined label to fit it on"}
-    guess = fit_metadata(train_val, train_val[scored.finding].to_numpy(np.float64))
-    unknown = scored.films[["view", "sex", "age", "follow_up"]].isna().any(axis=None)
-    if guess is None or unknown:
-        return {"auroc": None, "difference": None, "reason": "metadata of a film is unknown" if unknown else "train_val holds one class only"}
-    by_metadata, drawn = guess(scored.films), {"n_draws": settings["draws"], "seed": settings["seed"]}
-    area = bootstrap(auroc, by_metadata, scored.positive, scored.patients, **drawn)
-    ahead = bootstrap_difference(_area_of(scored.score, scored.positive), _area_of(by_metadata, scored.positive), scored.patients, **drawn)
+    guess = by_metadata.get(scored.finding)
+    if guess is None:
+        reason = "train_val holds one class only" if scored.finding in by_metadata else "no text-mined label to fit it on"
+        return {"auroc": None, "difference": None, "reason": reason}
+    if scored.films[["view", "sex", "age", "follow_up"]].isna().any(axis=None):
+        return {"auroc": None, "difference": None, "reason": "metadata of a film is unknown"}
+    if few := too_few_patients(scored.positive, scored.patients):
+        return {"auroc": None, "difference": None, "reason": few}
+    guessed, drawn = guess(scored.films), {"n_draws": settings["draws"], "seed": settings["seed"]}
+    area = bootstrap(auroc, guessed, scored.positive, scored.patients, **drawn)
+    ahead = bootstrap_difference(_area_of(scored.score, scored.positive), _area_of(guessed, scored.positive), scored.patients, **drawn)
     return {"auroc": estimate(area), "difference": estimate(ahead)}
 
 

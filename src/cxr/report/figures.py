@@ -1,7 +1,4 @@
-"""The report's figures: intervals and curves of every reference set, and the training. No film and no identifier is ever drawn.
-
-Colours are Okabe & Ito's (2008), which colour-blind readers tell apart. A figure is 11 inches wide and shown 1,100 pixels wide: a point of type is 1.4 pixels.
-"""
+"""The model's pictures: intervals, curves and calibration of every reference set, and the training. No film and no identifier is ever drawn."""
 
 import math
 import textwrap
@@ -12,67 +9,62 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 
-from cxr.report.predictions import Predictions
+from cxr.report.drawing import BLUE, COLOURS, DASHED, GREY, INK, ORANGE, PALE, STYLE, VERMILION, WIDTH, Sets, forest_axes, frame, interval_bar, square_panels
+from cxr.report.expert_figures import differences, readers
+from cxr.report.reference import ReferenceSet
+from cxr.report.wording import number, percent, spell, spell_set, value_of
 from cxr.stats.ranking import precision_recall_curve, roc_curve
 
-BLUE, ORANGE, GREEN, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00"
-INK, GREY, PALE = "#222222", "#6b6b6b", "#d9d9d9"
-COLOURS = {"nih_val": SKY, "nih_test": BLUE, "all_findings_test": VERMILION, "four_findings_validation": ORANGE, "four_findings_test": GREEN}
-
-WIDTH = 11.0  # inches
-DASHED: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (4, 3))}
 COLUMNS = 5  # of small multiples: three rows hold the 14 findings
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
-    "font.size": 9.5,
-    "text.color": INK,
-    "text.parse_math": False,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "savefig.dpi": 150,
-    "savefig.facecolor": "white",
-}
-
-Sets = Mapping[str, Mapping[str, Any]]
 
 
-def draw(folder: Path, report: Mapping[str, Any], predictions: Predictions, references: Mapping[str, pd.DataFrame], *, metrics_csv: Path) -> dict[str, Path]:
+def draw(
+    folder: Path, report: Mapping[str, Any], scores: Mapping[str, pd.DataFrame], references: Mapping[str, ReferenceSet], *, metrics_csv: Path
+) -> dict[str, Path]:
     """Draws every figure that the numbers allow.
 
     Args:
         folder: where the PNGs go.
         report: the content of report.json.
-        predictions: of the model.
-        references: reference set -> image_id and a column per finding (1, 0, NaN where unknown).
+        scores: reference set -> the model's scores, indexed by image_id, a column per finding it speaks of.
+        references: the sets.
         metrics_csv: Lightning's log; where there is none, the training is not drawn.
 
     Returns:
-        title -> PNG in reading order: auroc, <set>_roc and <set>_precision_recall for every set with a curve, training.
+        title -> PNG in reading order: auroc; for every set <set>_roc, or <set>_readers where radiologists made the labels, <set>_precision_recall,
+        <set>_differences and <set>_calibration; training.
     """
     sets = with_numbers(report)
     with matplotlib.rc_context(STYLE):  # a notebook that calls this keeps its own style and backend
         figures = {"auroc": forest(sets)} if sets else {}
         for name, part in sets.items():
-            if any(row["auroc"] for row in part["findings"].values()):
-                figures[f"{name}_roc"] = curves("roc", name, part, predictions, references[name])
-                figures[f"{name}_precision_recall"] = curves("precision_recall", name, part, predictions, references[name])
+            figures |= {f"{name}_{kind}": figure for kind, figure in _of_one_set(name, part, scores[name], references[name]).items()}
         metrics = pd.read_csv(metrics_csv) if metrics_csv.is_file() else pd.DataFrame()
         if "val/auroc_macro" in metrics and metrics["val/auroc_macro"].notna().any():
             figures["training"] = training(metrics)
         for title, figure in figures.items():
             figure.savefig(folder / f"{title}.png", metadata={"Software": None})
     return {title: folder / f"{title}.png" for title in figures}
+
+
+def _of_one_set(name: str, part: Mapping[str, Any], scores: pd.DataFrame, reference: ReferenceSet) -> dict[str, Figure]:
+    rows = part["findings"].values()
+    figures = {}
+    if part["n_images"] and part["adjudicated"]:
+        figures["readers"] = readers(name, part, scores, reference)
+    if any(row["auroc"] for row in rows):
+        if not part["adjudicated"]:
+            figures["roc"] = curves("roc", name, part, scores, reference)
+        figures["precision_recall"] = curves("precision_recall", name, part, scores, reference)
+    if any(row for of in part.get("readers", {}).get("differences", {}).get("by_reader", {}).values() for row in of.values()):
+        figures["differences"] = differences(name, part)
+    if any(row["auroc"] and "calibration" in row for row in rows):
+        figures["calibration"] = calibration(name, part)
+    return figures
 
 
 def with_numbers(report: Mapping[str, Any]) -> Sets:
@@ -84,10 +76,6 @@ def leading_set(sets: Sets) -> str:
     """The set whose numbers are read first: radiologists before text mining, test before validation, among those that have an AUROC."""
     defined = [name for name in ("all_findings_test", "nih_test", *sets) if name in sets and any(row["auroc"] for row in sets[name]["findings"].values())]
     return defined[0] if defined else next(iter(sets))
-
-
-def spell(finding: str) -> str:
-    return finding.replace("_", " ")
 
 
 # --- AUROC of every finding and set -----------------------------------------------------------------------------------------------------------------
@@ -110,30 +98,16 @@ def forest(sets: Sets) -> Figure:
         panel.axhline(len(findings) - 0.4, color=PALE, linewidth=0.8)
         for y, finding in enumerate(findings):
             if row := part["findings"].get(finding):
-                _interval(panel, y, row["auroc"], colour, marker="o", filled=finding in part["macro"]["findings"])
-                panel.text(1.19, y, f"{row['n_pos']:,}", transform=panel.get_yaxis_transform(), color=GREY, ha="right", va="center")
-        _interval(panel, len(findings) + 0.2, part["macro"]["auroc"], colour, marker="D", filled=True)
-        panel.text(1.19, -1, "positive", transform=panel.get_yaxis_transform(), color=GREY, ha="right", va="center")
-        panel.set_title(name, loc="left", fontsize=10.5, fontweight="bold", color=INK, pad=8)
+                interval_bar(panel, y, row["auroc"], colour, marker="o", filled=finding in part["macro"]["findings"])
+                panel.text(1.26, y, f"{row['n_pos']:,}", transform=panel.get_yaxis_transform(), color=GREY, ha="right", va="center")
+        interval_bar(panel, len(findings) + 0.2, part["macro"]["auroc"], colour, marker="D", filled=True)
+        panel.text(1.26, -1, "positive", transform=panel.get_yaxis_transform(), color=GREY, ha="right", va="center")
+        forest_axes(panel, spell_set(name).replace(", ", ",\n"))
         panel.set(xlim=(left, 1.0), ylim=(len(findings) + 0.8, -1.4), xlabel="AUROC")
         panel.set_yticks([*range(len(findings)), len(findings) + 0.2], [*map(spell, findings), "Mean over findings"])
-        panel.tick_params(axis="y", length=0)
-        panel.spines["left"].set_visible(False)
-        panel.grid(axis="x", color=PALE, linewidth=0.6)
-        panel.set_axisbelow(True)
-    note = f"Bars: 95 % intervals. Hollow: not part of the mean. Dashed: chance. Findings in the order of {leading}."
+    note = f"Bars: 95 % intervals. Hollow: not part of the mean. Dashed: chance. Findings in the order of {spell_set(leading)}."
     figure.suptitle(note, x=0.01, ha="left", fontsize=9.5, color=GREY)
     return figure
-
-
-def _interval(panel: Axes, y: float, estimate: Mapping[str, float] | None, colour: str, *, marker: str, filled: bool) -> None:
-    if estimate is None:
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-        panel.text(0.02, y, "undefined", transform=panel.get_yaxis_transform(), color=GREY, style="italic", va="center", bbox=box)
-        return
-    panel.plot([estimate["lo"], estimate["hi"]], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt", clip_on=False)
-    face = colour if filled else "white"
-    panel.plot(estimate["value"], y, marker=marker, markersize=6.5, color=colour, markerfacecolor=face, markeredgewidth=1.5, clip_on=False)
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------------------------------------
@@ -146,70 +120,81 @@ CAPTIONS = {
 }
 
 
-def curves(kind: str, name: str, part: Mapping[str, Any], predictions: Predictions, reference: pd.DataFrame) -> Figure:
+def curves(kind: str, name: str, part: Mapping[str, Any], scores: pd.DataFrame, reference: ReferenceSet) -> Figure:
     """A small panel per finding of one reference set.
 
     Args:
         kind: roc or precision_recall.
         name: of the reference set.
         part: its part of report.json.
-        predictions: of the model.
-        reference: its labels; rows meet those of the predictions by image_id, never by order.
+        scores: of the model.
+        reference: the set; rows meet the scores by image_id, never by order.
     """
-    joined = reference.merge(predictions.table.drop(columns=["patient_id", "split"]), on="image_id", validate="one_to_one")
+    films = reference.films.set_index("image_id").loc[scores.index]
     findings = part["findings"]
-    n_rows = math.ceil(len(findings) / COLUMNS)
-    # inches: square panels of 1.8 with 0.3 between them and 0.8 above each for its numbers
-    height = 0.3 + n_rows * 2.6 + 0.5
-    figure = Figure(figsize=(WIDTH, height))
-    panels = figure.subplots(n_rows, COLUMNS, squeeze=False).ravel()
-    figure.subplots_adjust(left=0.65 / WIDTH, right=1 - 0.15 / WIDTH, bottom=0.5 / height, top=1 - 1.1 / height, wspace=0.3 / 1.8, hspace=0.8 / 1.8)
-    for i, (panel, (finding, row)) in enumerate(zip(panels, findings.items(), strict=False)):
-        _frame(panel, spell(finding), left=i % COLUMNS == 0, bottom=i + COLUMNS >= len(findings), labels=AXES[kind])
+    note = f"{spell_set(name)}, {part['n_images']:,} films of {part['n_patients']:,} patients. {CAPTIONS[kind]}"
+    figure, panels = square_panels(len(findings), columns=COLUMNS, note=note)
+    for i, (panel, (finding, row)) in enumerate(zip(panels, findings.items(), strict=True)):
+        outer = {"left": i % COLUMNS == 0, "bottom": i + COLUMNS >= len(findings)}
         if row["auroc"] is None:
-            panel.text(0, 1.05, "undefined", transform=panel.transAxes, color=GREY, style="italic", fontsize=8.5)
+            frame(panel, spell(finding), "undefined", **outer, labels=AXES[kind])
             panel.text(0.5, 0.5, textwrap.fill(row["reason"], 24), color=GREY, ha="center", va="center", fontsize=8.5)
             continue
-        known = joined[joined[finding].notna()]
-        scores, positive = known[f"logit_{finding}"].to_numpy(np.float64), known[finding].to_numpy() == 1
+        known = films[finding].notna()
+        score, positive = scores[finding][known].to_numpy(), films[finding][known].to_numpy() == 1
         if kind == "roc":
             estimate, counts = row["auroc"], f"{row['n_pos']:,} positive, {row['n_neg']:,} negative"
             panel.plot([0, 1], [0, 1], **DASHED)
-            panel.plot(*roc_curve(scores, positive), color=COLOURS.get(name, INK), linewidth=1.6, gid="curve")
+            panel.plot(*roc_curve(score, positive), color=COLOURS.get(name, INK), linewidth=1.6, gid="curve")
         else:
             estimate, counts = row["auprc"], f"prevalence {percent(row['prevalence'])}, {row['n_pos']:,} positive"
             panel.axhline(row["prevalence"], **DASHED)
-            recall, precision = precision_recall_curve(scores, positive)
+            recall, precision = precision_recall_curve(score, positive)
             # a step holds the precision at its end: the area under the drawn line is the average precision
-            step = {"drawstyle": "steps-pre", "color": COLOURS.get(name, INK), "linewidth": 1.6, "gid": "curve"}
+            step: dict[str, Any] = {"drawstyle": "steps-pre", "color": COLOURS.get(name, INK), "linewidth": 1.6, "gid": "curve"}
             panel.plot(np.r_[0.0, recall], np.r_[precision[0], precision], **step)
-        told = f"{estimate['value']:.3f} [{estimate['lo']:.3f}, {estimate['hi']:.3f}]"
-        panel.text(0, 1.05, f"{told}\n{counts}", transform=panel.transAxes, color=GREY, fontsize=8.5, linespacing=1.35)
-    for panel in panels[len(findings) :]:
-        panel.remove()
-    told = f"{name}, {part['n_images']:,} films of {part['n_patients']:,} patients. {CAPTIONS[kind]}"
-    figure.suptitle(told, x=0.65 / WIDTH, y=1 - 0.1 / height, ha="left", va="top", fontsize=9.5, color=GREY)
+        frame(panel, spell(finding), f"{number(estimate)}\n{counts}", **outer, labels=AXES[kind])
     return figure
 
 
-def _frame(panel: Axes, title: str, *, left: bool, bottom: bool, labels: tuple[str, str]) -> None:
-    panel.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK, pad=31)
-    panel.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"], yticklabels=["0", "0.5", "1"])
-    panel.grid(color=PALE, linewidth=0.6)
-    panel.set_axisbelow(True)
-    panel.tick_params(length=0, labelleft=left, labelbottom=bottom)
-    if left:
-        panel.set_ylabel(labels[1])
-    if bottom:
-        panel.set_xlabel(labels[0])
+# --- calibration ------------------------------------------------------------------------------------------------------------------------------------
 
 
-def percent(share: float) -> str:
-    """
-    >>> percent(0.4), percent(0.00047)
-    ('40.0 %', '0.047 %')
-    """
-    return f"{100 * share:.1f} %" if share >= 0.01 or share == 0 else f"{100 * share:.2g} %"
+SCALES = (0.05, 0.1, 0.2, 0.5, 1.0)  # a rare finding's probabilities would all lie in the corner of a common one's panel
+STAGES: dict[str, dict[str, Any]] = {
+    "before": {"color": GREY, "marker": "o", "markerfacecolor": "white", "label": "as the model says it"},
+    "platt": {"color": BLUE, "marker": "o", "markerfacecolor": BLUE, "label": "after Platt scaling"},
+}
+
+
+def calibration(name: str, part: Mapping[str, Any]) -> Figure:
+    """A reliability diagram per finding: what share had it, of films with about the same probability."""
+    findings = {finding: row["calibration"] for finding, row in part["findings"].items() if row["auroc"]}
+    note = (
+        f"{spell_set(name)}. A point is a tenth of the films: their mean probability, and the share that had the finding with its 95 % interval.\n"
+        "On the dashed line the probability holds; above it the model says too little. Mind the scales: they differ, and cut intervals off."
+    )
+    figure, panels = square_panels(len(findings), columns=COLUMNS, note=note, legend=0.25, above=0.95, gap=0.5)
+    for i, (panel, (finding, told)) in enumerate(zip(panels, findings.items(), strict=True)):
+        before = f"ECE {value_of(told['before']['ece'])}" if told["before"] else "a score, no probability"
+        after = f"ECE {value_of(told['platt']['ece'])} after Platt" if told["platt"] else "Platt scaling not fitted"
+        labels = ("Probability" if i + COLUMNS >= len(findings) else "", "Observed" if i % COLUMNS == 0 else "")
+        frame(panel, spell(finding), f"{before}\n{after}", left=True, bottom=True, labels=labels)
+        bins = [(stage, b) for stage in STAGES if told[stage] for b in told[stage]["bins"]]
+        most = max((max(b["mean_probability"], b["observed"]["value"]) for _, b in bins), default=1.0)
+        scale = next(scale for scale in SCALES if most <= scale)
+        panel.plot([0, scale], [0, scale], **DASHED)
+        for stage, b in bins:
+            look = {key: value for key, value in STAGES[stage].items() if key != "label"}
+            panel.plot([b["mean_probability"]] * 2, [b["observed"]["lo"], b["observed"]["hi"]], color=look["color"], linewidth=1.0, alpha=0.55)
+            panel.plot(b["mean_probability"], b["observed"]["value"], markersize=4.5, linestyle="none", clip_on=False, zorder=3, gid=stage, **look)
+        ticks = [0, scale / 2, scale]
+        words = [f"{tick:g}" for tick in ticks]
+        panel.set(xlim=(-0.01 * scale, 1.01 * scale), ylim=(-0.01 * scale, 1.01 * scale), xticks=ticks, yticks=ticks, xticklabels=words, yticklabels=words)
+    handles = [Line2D([], [], linestyle="none", markersize=6, **look) for look in STAGES.values()]
+    box = (0.55 / WIDTH, 1 - 0.52 / figure.get_size_inches()[1])
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=box, ncols=2, frameon=False, borderpad=0, handletextpad=0.2)
+    return figure
 
 
 # --- training ---------------------------------------------------------------------------------------------------------------------------------------

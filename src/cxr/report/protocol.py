@@ -179,9 +179,9 @@ def _unfit(with_it: "pd.Series[int]", without: "pd.Series[int]", *, strict: bool
     n_needed = MIN_THRESHOLD_PATIENTS if strict else FEW_PATIENTS
     n_patients = with_it.nunique()
     if n_patients < n_needed:
-        return f"{n_patients} positive patients, fewer than {n_needed}"
+        return f"{n_patients} positive patient{'s' * (n_patients != 1)}, fewer than {n_needed}"
     if without.nunique() < FEW_PATIENTS:
-        return f"{without.nunique()} negative patients, fewer than {FEW_PATIENTS}"
+        return f"too few negative patients: {without.nunique()}, fewer than {FEW_PATIENTS}"
     share = with_it.value_counts().iloc[0] / len(with_it)
     if strict and share > MAX_PATIENT_SHARE:
         return f"one patient owns {share:.0%} of the positive films, more than {MAX_PATIENT_SHARE:.0%}"

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cxr.cohort.findings import HEDGE
+from cxr.stats.bootstrap import FEW_PATIENTS
 from cxr.stats.operating import diagnostic
 
 # an uncertain read counts as no, as yes, or is left out
@@ -30,8 +31,22 @@ class WithInterval(Protocol):
 
 
 def estimate(result: WithInterval) -> dict[str, float] | None:
-    """A number as the reports write it; None where it is undefined."""
-    return None if np.isnan(result.value) else {"value": float(result.value), "lo": float(result.lo), "hi": float(result.hi)}
+    """A number as the reports write it; None where it, or how sure it is, is undefined."""
+    numbers = {"value": float(result.value), "lo": float(result.lo), "hi": float(result.hi)}
+    return None if np.isnan(list(numbers.values())).any() else numbers
+
+
+def too_few_patients(positive: np.ndarray, patients: np.ndarray) -> str | None:
+    """Why a class is too small for a number that resampling could vouch for; None where neither is.
+
+    >>> too_few_patients(np.array([True, False, False]), np.array([7, 8, 9]))
+    'too few: 1 positive patient, fewer than 10'
+    """
+    for side, films in (("positive", positive), ("negative", ~positive)):
+        n_patients = np.unique(patients[films]).size
+        if n_patients < FEW_PATIENTS:
+            return f"too few: {n_patients} {side} patient{'s' * (n_patients != 1)}, fewer than {FEW_PATIENTS}"
+    return None
 
 
 def calls(reads: "pd.Series[float]", policy: str) -> "pd.Series[float]":

@@ -6,17 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr.report.reading import estimate
-from cxr.stats.bootstrap import FEW_PATIENTS, bootstrap, bootstrap_difference
+from cxr.report.reading import estimate, too_few_patients
+from cxr.stats.bootstrap import bootstrap, bootstrap_difference
 from cxr.stats.ranking import auroc
 from cxr.stats.readers import majority
 
 PANEL = 3
 
 
-def label_shift(
-    score: np.ndarray, positive: np.ndarray, text_mined: np.ndarray | None, patients: np.ndarray, *, draws: int, seed: int
-) -> dict[str, Any]:
+def label_shift(score: np.ndarray, positive: np.ndarray, text_mined: np.ndarray | None, patients: np.ndarray, *, draws: int, seed: int) -> dict[str, Any]:
     """The same scores on the same films against both kinds of label, paired: what changes is the labels alone, not the films.
 
     Args:
@@ -32,9 +30,9 @@ def label_shift(
     known = ~np.isnan(text_mined)
     score, positive, patients, mined = score[known], positive[known], patients[known], text_mined[known] == 1
     counts = {"n_images": int(known.sum()), "n_pos_text_mined": int(mined.sum()), "n_pos": int(positive.sum())}
-    few = min((np.unique(patients[side]).size for side in (positive, ~positive, mined, ~mined)), default=0)
-    if few < FEW_PATIENTS:
-        return counts | {"difference": None, "reason": f"too few: {few} patients on one side of one label, fewer than {FEW_PATIENTS}"}
+    reason = too_few_patients(positive, patients) or too_few_patients(mined, patients)
+    if reason:
+        return counts | {"difference": None, "reason": reason}
     drawn = {"n_draws": draws, "seed": seed}
     difference = bootstrap_difference(lambda w: auroc(score, positive, w), lambda w: auroc(score, mined, w), patients, n_draws=draws, seed=seed)
     return counts | {
@@ -66,9 +64,7 @@ def panels(score: np.ndarray, patients: np.ndarray, votes: pd.DataFrame, *, jury
     return {"panels": rows, "lowest": min(areas, default=None), "highest": max(areas, default=None)}
 
 
-def unanimous_and_disputed(
-    score: np.ndarray, positive: np.ndarray, patients: np.ndarray, votes: pd.DataFrame, *, draws: int, seed: int
-) -> dict[str, Any]:
+def unanimous_and_disputed(score: np.ndarray, positive: np.ndarray, patients: np.ndarray, votes: pd.DataFrame, *, draws: int, seed: int) -> dict[str, Any]:
     """The AUROC on films of which all first reads said the same, and on films on which they differed or one was uncertain.
 
     Args:
@@ -88,7 +84,7 @@ def unanimous_and_disputed(
 
 def _area(score: np.ndarray, positive: np.ndarray, patients: np.ndarray, draws: int, seed: int) -> dict[str, Any]:
     counts = {"n_images": len(positive), "n_pos": int(positive.sum()), "n_neg": int((~positive).sum())}
-    few = min(np.unique(patients[positive]).size, np.unique(patients[~positive]).size)
-    if few < FEW_PATIENTS:
-        return counts | {"auroc": None, "reason": f"too few: {few} patients on one side, fewer than {FEW_PATIENTS}"}
+    reason = too_few_patients(positive, patients)
+    if reason:
+        return counts | {"auroc": None, "reason": reason}
     return counts | {"auroc": estimate(bootstrap(auroc, score, positive, patients, n_draws=draws, seed=seed))}
