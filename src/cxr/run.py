@@ -27,7 +27,7 @@ from cxr.cohort.catalogue import LABEL_FILES, Catalogue, count_missing, find_ima
 from cxr.cohort.experts import FILES as EXPERT_FILES
 from cxr.cohort.experts import HELD_OUT, JURY, TEST_SETS, Experts, load_experts
 from cxr.cohort.experts import SOURCE as EXPERT_SOURCE
-from cxr.cohort.findings import NIH_FINDINGS, UNIONS, text_mined
+from cxr.cohort.findings import NIH_FINDINGS, UNIONS, require_findings, text_mined
 from cxr.cohort.splits import Splits, make_splits
 from cxr.config import PROJECT, AuditConfig, Config, Data, EvaluateConfig, ExpertPatients, MissingImages, store_size
 
@@ -82,6 +82,8 @@ def train(config: Config) -> None:
 
     mode = tracking.decide_mode(config.logger.mode.value)
     tracking.announce(mode)
+    for key in ("airspace_opacity", "nodule_or_mass"):
+        require_findings(getattr(config.mapping, key), f"mapping.{key}")
     study = load_study(config.data)
     log_study(study)
     require_weights(config.model.name, config.model.weights)
@@ -422,12 +424,13 @@ def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> tuple[di
     from cxr.report.evaluate import evaluate as evaluate_predictions
     from cxr.report.evaluate import prevalences
     from cxr.report.mapping import make_mapping
-    from cxr.report.predictions import SPLITS, read_predictions
+    from cxr.report.predictions import read_predictions
     from cxr.report.protocol import freeze, record_look
 
     path = run_dir / "predictions.parquet"
     references = reference_sets(study)
     validation = read_predictions(path, splits=("val", "expert_validation"))
+    _refuse_strangers(validation.table, study.splits)
     settings, mapping = plain["report"], plain["mapping"]
     frozen = freeze(
         validation,
@@ -452,12 +455,7 @@ def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> tuple[di
     # from here on the test predictions are known, and nothing above may change without another line in that file
     looks = record_look(run_dir / "looks.jsonl", frozen, checkpoint_sha256=validation.metadata["checkpoint_sha256"])
     predictions = read_predictions(path)
-    for split in SPLITS:
-        predicted = predictions.table.image_id[predictions.table.split == split]
-        strangers = predicted[~predicted.isin(getattr(study.splits, split).image_id)]
-        if len(strangers):
-            raise RunError(f"{len(strangers)} predicted {split} images are not in {split} by today's files: the run was made with other splits or labels")
-
+    _refuse_strangers(predictions.table, study.splits)
     train_val = _with_text_mined(study, pd.concat([study.splits.train, study.splits.val]))
     sets = evaluate_predictions(predictions, references, frozen, train_val=train_val)
     report = {
@@ -486,6 +484,13 @@ def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> tuple[di
     log.info(render.summary(report))
     log.info("Report: %s", folder / "report.html")
     return report, {title: folder / path.relative_to(building) for title, path in pictures.items()}
+
+
+def _refuse_strangers(table: pd.DataFrame, splits: Splits) -> None:
+    for split, predicted in table.groupby("split").image_id:
+        strangers = predicted[~predicted.isin(getattr(splits, str(split)).image_id)]
+        if len(strangers):
+            raise RunError(f"{len(strangers)} predicted {split} images are not in {split} by today's files: the run was made with other splits or labels")
 
 
 def reference_sets(study: Study) -> "dict[str, ReferenceSet]":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from cxr.cohort.findings import FOUR_FINDINGS, NIH_FINDINGS, UNIONS
+from cxr.cohort.findings import FOUR_FINDINGS, NIH_FINDINGS, UNIONS, LabelError
 from cxr.report.mapping import FindingMapping, MappingError, Probe, fit_probe, logits_of, make_mapping, union_score
 
 RNG = np.random.default_rng(0)
@@ -102,9 +102,9 @@ def test_too_few_patients_make_no_probe_and_few_or_one_make_a_warning() -> None:
 def test_what_cannot_be_mapped_is_refused_by_name() -> None:
     predicted, references = made_up.study()
     given = {"prevalence": dict.fromkeys(NIH_FINDINGS, 0.1), "seed": 0}
-    with pytest.raises(MappingError, match=r"mapping\.airspace_opacity: Edma is no finding of the model"):
+    with pytest.raises(LabelError, match=r"mapping\.airspace_opacity: Edma is no finding of the model"):
         make_mapping(predicted, None, method="max", airspace_opacity=["Edma"], nodule_or_mass=["Mass"], **given)
-    with pytest.raises(MappingError, match=r"mapping\.nodule_or_mass: nothing is no finding"):
+    with pytest.raises(LabelError, match=r"mapping\.nodule_or_mass: nothing is no finding"):
         make_mapping(predicted, None, method="max", airspace_opacity=["Edema"], nodule_or_mass=[], **given)
     with pytest.raises(MappingError, match=r"mapping\.method=maximum: choose max, max_raw, noisy_or or probe"):
         make_mapping(predicted, None, method="maximum", **made_up.MEMBERS, **given)

@@ -87,11 +87,11 @@ def test_area_within_strata_that_never_hold_both_classes_is_undefined() -> None:
 def sklearn_sensitivity(scores: np.ndarray, positive: np.ndarray, rate: float, weight: np.ndarray) -> float:
     fpr, tpr, _ = metrics.roc_curve(positive, scores, sample_weight=weight, drop_intermediate=False)
     rise = tpr[np.abs(fpr - rate) < 1e-9]
-    return (rise.min() + rise.max()) / 2 if rise.size else np.interp(rate, fpr, tpr)
+    return ((rise.min() if 0 < rate < 1 else rise.max()) + rise.max()) / 2 if rise.size else np.interp(rate, fpr, tpr)
 
 
 @TIES
-def test_sensitivity_on_a_grid_equals_sklearns_curve_and_takes_the_middle_of_a_rise(n_levels: int) -> None:
+def test_sensitivity_on_a_grid_equals_sklearns_curve_in_the_middle_of_a_rise_and_on_top_at_the_ends(n_levels: int) -> None:
     scores, positive, weights = cohort(n_levels)
     grid = np.linspace(0, 1, 21)
     oracle = [[sklearn_sensitivity(scores, positive, rate, row) for rate in grid] for row in weights]

@@ -119,11 +119,11 @@ def test_kappa_of_two_who_always_say_the_same_one_thing_is_undefined() -> None:
     assert cohens_kappa(always, never)[0] == 0
 
 
-def test_the_interval_of_kappa_counts_patients_and_lies_about_its_value() -> None:
+def test_the_interval_of_kappa_counts_patients_and_holds_its_value() -> None:
     _, a, b, patients = cohort()
     once, thrice = (kappa_with_interval(*(np.repeat(column, times) for column in (a, b, patients)), **SIZES) for times in (1, 3))
     np.testing.assert_allclose(thrice, once, rtol=0, atol=1e-10)
-    assert once.value - once.lo == pytest.approx(once.hi - once.value)
+    assert once.lo < once.value < once.hi
     as_if_independent = kappa_with_interval(np.repeat(a, 3), np.repeat(b, 3), np.arange(1200), **SIZES)
     assert as_if_independent.hi - as_if_independent.lo < 0.75 * (once.hi - once.lo)
 
@@ -136,16 +136,16 @@ def test_the_interval_of_perfect_agreement_is_wide_on_few_patients() -> None:
 
 
 def test_the_interval_of_kappa_covers_it_for_a_rare_finding_on_few_patients() -> None:
-    """150 cohorts of 60 patients with two films of one vote each. Two readers say yes of 10 % of the patients, of whom they share 6 %."""
+    """300 cohorts of 60 patients with two films of one vote each. Two readers say yes of 10 % of the patients, of whom they share 6 %."""
     rng, covered, n_defined = np.random.default_rng(0), 0, 0
     patients, truth = np.repeat(np.arange(60), 2), 1 - 0.08 / (2 * 0.1 * 0.9)
-    for seed in range(150):
+    for seed in range(300):
         said = rng.choice(4, p=[0.06, 0.04, 0.04, 0.86], size=60)[patients]
         value, lo, hi = kappa_with_interval(said <= 1, said % 2 == 0, patients, n_draws=200, seed=seed)
         n_defined += not np.isnan(value)
         covered += lo <= truth <= hi
-    assert n_defined > 145
-    assert 0.9 <= covered / n_defined <= 0.995
+    assert n_defined > 295
+    assert 0.92 <= covered / n_defined <= 0.98
 
 
 def test_a_majority_is_more_than_half_and_needs_every_vote() -> None:

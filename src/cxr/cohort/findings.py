@@ -4,6 +4,7 @@ Every label file of this data set spells something differently (`Pleural_Thicken
 used everywhere else; a spelling that is not listed here is an error, never a zero.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,13 @@ def refuse_rows(wrong: "pd.Series[bool]", values: "pd.Series[str]", path: Path, 
     if wrong.any():
         rows = wrong.index[wrong]
         raise LabelError(f"{path}, row {rows[0]}: {values[rows[0]]!r} where {expected} is expected ({len(rows)} such row{'s' * (len(rows) > 1)})")
+
+
+def require_findings(names: Sequence[str], where: str) -> None:
+    """Raises LabelError if nothing is named, or something that is none of the 14; `where` is the key that named it."""
+    strangers = [name for name in names if name not in NIH_FINDINGS]
+    if strangers or not names:
+        raise LabelError(f"{where}: {strangers[0] if strangers else 'nothing'} is no finding of the model; it has {', '.join(NIH_FINDINGS)}")
 
 
 def parse_finding_lists(cells: "pd.Series[str]", path: Path) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cxr.cohort.findings import FOUR_FINDINGS, NIH_FINDINGS, UNIONS
+from cxr.cohort.findings import FOUR_FINDINGS, UNIONS, require_findings
 from cxr.report.predictions import Predictions
 from cxr.report.reference import ReferenceSet
 
@@ -220,14 +220,12 @@ def make_mapping(
         seed: of the probes' folds.
 
     Raises:
-        MappingError: an unknown method or finding, or a probe without films to fit it on.
+        MappingError: an unknown method, or a probe without films to fit it on.
+        LabelError: an unknown finding.
     """
     members = {"Airspace opacity": list(airspace_opacity), "Nodule or mass": list(nodule_or_mass), "Abnormal": list(UNIONS["Abnormal"])}
     for finding, names in members.items():
-        strangers = [name for name in names if name not in NIH_FINDINGS]
-        if strangers or not names:
-            key = f"mapping.{finding.lower().replace(' ', '_')}"
-            raise MappingError(f"{key}: {strangers[0] if strangers else 'nothing'} is no finding of the model; it has {', '.join(NIH_FINDINGS)}")
+        require_findings(names, f"mapping.{finding.lower().replace(' ', '_')}")
     if method not in (*UNION_METHODS, "probe"):
         raise MappingError(f"mapping.method={method}: choose {', '.join(UNION_METHODS)} or probe")
     probes: dict[str, Probe | str] = dict.fromkeys(FOUR_FINDINGS, "the radiologists' validation films may not be used, or are not there")

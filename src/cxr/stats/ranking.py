@@ -106,8 +106,9 @@ def sensitivity_at(scores: np.ndarray, positive: np.ndarray, false_positive_rate
     """Weighted sensitivity of the ROC at given false-positive rates, along straight lines between its points.
 
     Where the curve rises straight up at exactly the rate asked for, as it can wherever that rate is a count of the same negatives, the answer is the
-    middle of the rise. Against a reader's estimated rate in simulated cohorts (60 and 200 positive patients, AUROC 0.75-0.95, specificity 0.8 and 0.97)
-    the middle was off by at most 0.006 on average, the bottom by -0.011 and the top by 0.007; with two false alarms expected, by 0.018, -0.065 and 0.029.
+    middle of the rise; at 0 and 1 it is the top, so that a model without a false alarm is credited with what it finds. Against a reader's estimated rate
+    in simulated cohorts (60 and 200 positive patients, AUROC 0.75-0.95, 20 to 150 false alarms) the middle was off by at most 0.006 on average, the
+    bottom by -0.011 and the top by 0.007; with two false alarms expected, this rule by 0.010, the middle everywhere by -0.018, the top by 0.029.
 
     Args:
         scores: (N,) finite.
@@ -135,7 +136,9 @@ def sensitivity_at(scores: np.ndarray, positive: np.ndarray, false_positive_rate
     right = np.minimum(right, rates.shape[1] - 1)
 
     rate_left, rate_right = np.take_along_axis(rates, left, axis=1), np.take_along_axis(rates, right, axis=1)
-    share = np.divide(asked - rate_left, rate_right - rate_left, out=np.full(asked.shape, 0.5), where=rate_right - rate_left > ROUNDING)
+    # how far the answer lies from the left corner to the right one, which in a rise is from its top to its bottom
+    in_rise = np.where((asked <= ROUNDING) | (asked >= 1 - ROUNDING), 0.0, 0.5)
+    share = np.divide(asked - rate_left, rate_right - rate_left, out=in_rise, where=rate_right - rate_left > ROUNDING)
     at_left, at_right = np.take_along_axis(sensitivities, left, axis=1), np.take_along_axis(sensitivities, right, axis=1)
     return np.where(np.isnan(asked), np.nan, at_left + share * (at_right - at_left))
 

@@ -64,14 +64,14 @@ def reader_difference(
     if np.isnan(measured).any():
         return ReaderDifference(np.nan, np.nan, np.nan, UNDEFINED, np.nan, UNDEFINED)
 
-    # Films that no cohort held join every draw: of both classes, with both votes, above and below all scores, each weighing a quarter of a patient on
-    # average. For what the cohort lacks, no draw of it has: a reader with two false alarms in 600 films has none in every seventh draw, and a perfect
-    # one is perfect in all. With them and an expected two false alarms, 95 % intervals covered 98 % (89 % without), and of 2 positive patients 96 % (71 %)
-    class_, vote, top = (corner.ravel() for corner in np.meshgrid([True, False], [True, False], [True, False]))
-    films_of = np.where(class_, *(np.count_nonzero(of) / np.unique(patients[of]).size for of in (positive, ~positive)))
-    more_scores = np.r_[scores, np.where(top, scores.max() + 1, scores.min() - 1)]
-    more_positive, more_said = np.r_[positive, class_], np.r_[said, vote]
-    draws = np.concatenate([_beside(more_scores, more_positive, more_said, w) for w in _joined(patients, films_of, n_draws, seed)], axis=1)
+    # Films that the cohort did not hold join every draw: of both classes, with both votes, above and below all scores, weighing a quarter of a patient
+    # on average. What the cohort lacks all its draws lack: a reader with two false alarms in it has none in every seventh draw, a perfect one is perfect
+    # in each. Two false alarms expected, 95 % intervals covered 98 % with those films and 89 % without; two positive patients, 96 % and 71 %
+    present, vote, top = (corner.ravel() for corner in np.meshgrid([True, False], [True, False], [True, False]))
+    films = np.where(present, *(np.count_nonzero(of) / np.unique(patients[of]).size for of in (positive, ~positive)))
+    all_scores = np.r_[scores, np.where(top, scores.max() + 1, scores.min() - 1)]
+    all_positive, all_said = np.r_[positive, present], np.r_[said, vote]
+    draws = np.concatenate([_beside(all_scores, all_positive, all_said, w) for w in _joined(patients, films, 0.25, n_draws, seed)], axis=1)
 
     difference, p = _symmetric(measured[2, 0] - measured[0, 0], draws[2] - draws[0], level)
     reverse, _ = _symmetric(measured[3, 0] - measured[1, 0], draws[3] - draws[1], level)
@@ -98,21 +98,25 @@ def cohens_kappa(a: np.ndarray, b: np.ndarray, weights: np.ndarray | None = None
 
 
 def kappa_with_interval(a: np.ndarray, b: np.ndarray, patients: np.ndarray, *, n_draws: int, seed: int, level: float = 0.95) -> Estimate:
-    """Cohen's kappa and its interval over draws of patients, which has a width even where the two never differ.
+    """Cohen's kappa and its interval over draws of patients, which holds the value and has a width even where the two never differ.
+
+    As in `reader_difference`, films that the cohort did not hold join every draw: one of each pair of votes, weighing half a patient on average
+    (Jeffreys' prior). Of 30-200 patients, 3-50 % of them positive, percentiles then covered 93-99 %; without those films 35-95 %.
 
     >>> votes = np.array([True, True, False, False] * 10)
     >>> estimate = kappa_with_interval(votes, votes, np.arange(40), n_draws=1000, seed=0)
     >>> estimate.value, round(estimate.lo, 3), estimate.hi
-    (1.0, 0.905, 1.0)
+    (1.0, 0.825, 1.0)
     """
-    value = cohens_kappa(a, b)[0]
+    value = float(cohens_kappa(a, b)[0])
     if np.isnan(value):
         return UNDEFINED
-    # as in `reader_difference`: one film of every pair of votes joins every draw
     vote_a, vote_b = np.array([True, True, False, False]), np.array([True, False, True, False])
-    films_of = np.full(4, a.size / np.unique(patients).size)
-    draws = [cohens_kappa(np.r_[a, vote_a], np.r_[b, vote_b], weights) for weights in _joined(patients, films_of, n_draws, seed)]
-    return _symmetric(value, np.concatenate(draws), level)[0]
+    films = np.full(4, a.size / np.unique(patients).size)
+    weights = _joined(patients, films, 0.5, n_draws, seed)
+    draws = np.concatenate([cohens_kappa(np.r_[a, vote_a], np.r_[b, vote_b], w) for w in weights])
+    lo, hi = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value, min(value, float(lo)), max(value, float(hi)))
 
 
 def majority(votes: np.ndarray) -> np.ndarray:
@@ -165,14 +169,11 @@ def _beside(scores: np.ndarray, positive: np.ndarray, said: np.ndarray, weights:
     return np.stack([1 - missed, 1 - false_alarms, sensitivity, specificity])
 
 
-def _joined(patients: np.ndarray, films_of: np.ndarray, n_draws: int, seed: int) -> Iterator[np.ndarray]:
-    """Patient weights (b, N + M) in which M more films weigh a quarter of films_of (M,) on average, gamma-distributed.
-
-    Two such films share each outcome of a proportion, which then has Jeffreys' prior of one half (Brown, Cai & DasGupta 2001) in patients.
-    """
-    rng = np.random.default_rng((seed, films_of.size))
+def _joined(patients: np.ndarray, films: np.ndarray, patients_each: float, n_draws: int, seed: int) -> Iterator[np.ndarray]:
+    """Patient weights (b, N + M) in which M more films weigh films (M,) * patients_each on average, gamma-distributed like the counts behind a prior."""
+    rng = np.random.default_rng((seed, films.size))
     for weights in patient_weights(patients, n_draws, seed):
-        yield np.hstack([weights, films_of * rng.gamma(0.25, size=(len(weights), films_of.size))])
+        yield np.hstack([weights, films * rng.gamma(patients_each, size=(len(weights), films.size))])
 
 
 def _symmetric(value: float, draws: np.ndarray, level: float) -> tuple[Estimate, float]:
