@@ -27,7 +27,8 @@ from cxr.stats.ranking import auroc, auroc_within, average_precision, sensitivit
 AGE_BANDS = {"under 18": (-np.inf, 18), "18 to 39": (18, 40), "40 to 64": (40, 65), "65 and over": (65, np.inf)}  # years
 BAND_RATES = np.linspace(0, 1, 51)  # false-positive rates at which a curve's band is told
 BAND_DRAWS = 500
-CHOICE_DRAWS = 300  # of one film per patient
+CHOICE_DRAWS = 200  # of one film per patient
+SUBGROUP_DRAWS = 500  # at most: eight groups a finding, none of which decides anything
 THREADS = 8  # at most; each holds a few arrays of 16 MB
 
 
@@ -215,7 +216,8 @@ def _subgroup(scored: Scored, inside: np.ndarray, settings: Mapping[str, Any]) -
     reason = too_few_patients(positive, patients)
     if reason:
         return counts | {"auroc": None, "reason": reason}
-    return counts | {"auroc": estimate(bootstrap(auroc, scored.score[inside], positive, patients, n_draws=settings["draws"], seed=settings["seed"]))}
+    drawn = {"n_draws": min(settings["draws"], SUBGROUP_DRAWS), "seed": settings["seed"]}
+    return counts | {"auroc": estimate(bootstrap(auroc, scored.score[inside], positive, patients, **drawn))}
 
 
 def _operating(scored: Scored, chosen: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
