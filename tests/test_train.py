@@ -271,6 +271,13 @@ def test_expert_validation_is_null_with_its_reason_when_its_patients_were_kept(m
     assert "four_findings_validation" not in run.reference_sets(study)
 
 
+def test_without_expert_labels_only_the_text_mined_sets_are_reported_and_the_others_say_why(mini: Path) -> None:
+    study = run.load_study(Data(name="mini", root=str(mini), expert_labels=None))
+    assert list(run.reference_sets(study)) == ["nih_val", "nih_test"]
+    assert {part["reason"] for part in run._unreported(study).values()} == {"no expert labels were given"}
+    assert set(run._unreported(study)) == set(EXPERTS)
+
+
 def test_two_processes_train_as_one_job_and_predict_every_film_once(mini: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     done = call(
