@@ -17,6 +17,7 @@ import pytest
 from commands import call
 
 from cxr.report import audit_figures, audit_page
+from cxr.report.wording import number
 
 FOUR = ("Fracture", "Pneumothorax", "Airspace opacity", "Nodule or mass")
 OPACITY, NODULE = {"Atelectasis", "Consolidation", "Edema", "Infiltration", "Pneumonia"}, {"Nodule", "Mass"}
@@ -344,8 +345,8 @@ def test_the_pages_say_what_the_numbers_are_worth_and_need_nothing_from_outside(
     html, markdown = ((of_miniature.folder / f"audit.{kind}").read_text() for kind in ("html", "md"))
     leaf = of_miniature.audit["nih_labels"]["four_findings_test"]["Airspace opacity"]
     for page in (html, markdown):
-        assert audit_page.number(leaf["sensitivity"]) in page
-        assert audit_page.number(leaf["kappa"]) in page
+        assert number(leaf["sensitivity"]) in page
+        assert number(leaf["kappa"]) in page
         assert "These readers made the reference" in page
         assert "had no part in the reference" in page
         assert all(f"{reader} (held out)" in page.replace("\\", "") for reader in HELD_OUT)
@@ -413,7 +414,7 @@ def panels(figure: Any, finding: str) -> list[Any]:
 
 def test_the_readers_stand_where_their_numbers_are(of_real: Audited) -> None:
     with matplotlib.rc_context(audit_figures.STYLE):
-        drawn = marks(audit_figures.readers_all_findings(of_real.audit), "Effusion")
+        drawn = marks(audit_figures.readers(of_real.audit, ("all_findings_test",)), "Effusion")
     told = of_real.audit["readers"]["all_findings_test"]
     leaves = [*(of["Effusion"] for of in told["by_reader"].values()), told["pooled"]["Effusion"], of_real.audit["nih_labels"]["all_findings_test"]["Effusion"]]
     np.testing.assert_allclose(sorted(drawn), sorted((1 - leaf["specificity"]["value"], leaf["sensitivity"]["value"]) for leaf in leaves))
@@ -421,7 +422,7 @@ def test_the_readers_stand_where_their_numbers_are(of_real: Audited) -> None:
 
 def test_readers_of_few_films_are_not_drawn(of_real: Audited) -> None:
     with matplotlib.rc_context(audit_figures.STYLE):
-        drawn = marks(audit_figures.readers_four_findings(of_real.audit), "Fracture")
+        drawn = marks(audit_figures.readers(of_real.audit, ("four_findings_test", "four_findings_validation")), "Fracture")
     sets = [of_real.audit["readers"][name]["no"]["by_reader"].values() for name in ("four_findings_test", "four_findings_validation")]
     enough = sum(of["Fracture"]["n_images"] >= 100 for of_set in sets for of in of_set)
     assert enough < sum(map(len, sets))
@@ -430,7 +431,8 @@ def test_readers_of_few_films_are_not_drawn(of_real: Audited) -> None:
 
 def test_no_mark_falls_off_a_picture(audited: Audited) -> None:
     with matplotlib.rc_context(audit_figures.STYLE):
-        for figure in (audit_figures.readers_all_findings(audited.audit), audit_figures.readers_four_findings(audited.audit)):
+        for names in (("all_findings_test",), ("four_findings_test", "four_findings_validation")):
+            figure = audit_figures.readers(audited.audit, names)
             for panel in figure.axes:
                 (left, right), (bottom, top) = panel.get_xlim(), panel.get_ylim()
                 for line in panel.lines:
@@ -445,4 +447,4 @@ def test_a_finding_without_numbers_leaves_its_panel_empty(of_miniature: Audited,
     empty["readers"]["all_findings_test"]["pooled"]["Hernia"] |= {"sensitivity": None}
     assert set(audit_figures.draw(tmp_path, empty)) == {"text_mined", "readers_all_findings", "readers_four_findings", "prevalences"}
     with matplotlib.rc_context(audit_figures.STYLE):
-        assert marks(audit_figures.readers_all_findings(empty), "Hernia") == []
+        assert marks(audit_figures.readers(empty, ("all_findings_test",)), "Hernia") == []

@@ -124,8 +124,8 @@ def test_a_row_of_text_mined_labels_and_one_of_radiologists(tmp_path: Path, repo
     told = [number(row["auroc"]), number(row["auprc"]), number(baseline["auroc"]), difference(baseline["difference"])]
     read = ["Effusion", str(row["n_pos"]), str(row["n_pos_patients"]), f"{100 * row['prevalence']:.1f} %", *told, ""]
 
-    assert len(mined) == len(set_tables.COLUMNS)
-    assert len(read) == len(set_tables.EXPERT_COLUMNS)
+    for name, cells in (("nih_test", mined), ("all_findings_test", read)):
+        assert len(cells) == len(set_tables.findings(report["reference_sets"][name]).tables[0].columns)
     for cells in (mined, read):
         assert page.rows.count(cells) == 1
         assert markdown.count(f"| {' | '.join(cells)} |") == 1
@@ -216,7 +216,7 @@ def test_the_published_facts_are_claimed_of_the_real_data_alone(tmp_path: Path, 
     report["protocol"]["data"] = "mini"
     page, _, markdown = written(tmp_path, report)
     for said in (page.text, markdown):
-        assert render.MINIATURE in said
+        assert pages.MINIATURE in said
         assert [claim for claim in claims if claim in said] == []
 
 
@@ -315,7 +315,7 @@ def test_a_block_without_tables_and_without_its_picture_is_left_out(tmp_path: Pa
     _, html, markdown = written(tmp_path, report)
 
     assert html.count("<summary>ROC curves</summary>") == markdown.count("### ROC curves") == 1
-    assert list(pages.in_markdown(pages.Block("", picture="nowhere"), {})) == []
+    assert list(pages.with_something([("title", [pages.Block("", ("words",), picture="nowhere")])], {})) == []
 
 
 # --- console and attribution ------------------------------------------------------------------------------------------------------------------------

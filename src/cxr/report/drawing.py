@@ -5,10 +5,12 @@ Colours are Okabe & Ito's (2008), which colour-blind readers tell apart. A figur
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 BLUE, ORANGE, GREEN, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00"
 INK, GREY, PALE = "#222222", "#6b6b6b", "#d9d9d9"
@@ -22,32 +24,24 @@ STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "text.color": INK,
     "text.parse_math": False,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), GREY),
+    **dict.fromkeys(("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
     "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
     "savefig.dpi": 150,
     "savefig.facecolor": "white",
 }
 
-Sets = Mapping[str, Mapping[str, Any]]
+Part = Mapping[str, Any]
+Sets = Mapping[str, Part]
 
 
-def square_panels(n: int, *, columns: int, note: str, legend: float = 0.0, above: float = 0.8, gap: float = 0.3) -> tuple[Figure, list[Axes]]:
-    """Rows of square panels under a note.
+def square_panels(
+    n: int, *, columns: int, note: str, labels: tuple[str, str], legend: float = 0.0, above: float = 0.8, gap: float = 0.3
+) -> tuple[Figure, list[Axes]]:
+    """Rows of `n` square panels from 0 to 1 under a note of one or more lines; the labels of x and y stand at the outer ones.
 
-    Args:
-        n: panels.
-        columns: of a full row.
-        note: what the figure shows, one or more lines at its top.
-        legend: inches kept free between the note and the panels.
-        above: inches above each row for the panels' titles and numbers.
-        gap: inches between two panels of a row.
+    In inches: `legend` is kept free under the note, `above` over each row for titles and numbers, `gap` between two panels of a row.
     """
     side = (WIDTH - LEFT - RIGHT - gap * (columns - 1)) / columns
     n_rows = math.ceil(n / columns)
@@ -59,22 +53,46 @@ def square_panels(n: int, *, columns: int, note: str, legend: float = 0.0, above
     figure.subplots_adjust(**edges, wspace=gap / side, hspace=above / side)
     for panel in panels[n:]:
         panel.remove()
-    figure.text(LEFT / WIDTH, 1 - 0.1 / height, note, ha="left", va="top", fontsize=9.5, color=GREY, linespacing=1.4)
+    for i, panel in enumerate(panels[:n]):
+        left, bottom = i % columns == 0, i + columns >= n
+        rescale(panel, 1.0)
+        panel.grid(color=PALE, linewidth=0.6)
+        panel.set_axisbelow(True)
+        panel.tick_params(length=0, labelleft=left, labelbottom=bottom)
+        panel.set(xlabel=labels[0] if bottom else "", ylabel=labels[1] if left else "")
+    write_note(figure, note)
     return figure, list(panels[:n])
 
 
-def frame(panel: Axes, title: str, told: str, *, left: bool, bottom: bool, labels: tuple[str, str]) -> None:
-    """Axes from 0 to 1 with a title and up to two lines of numbers above; `labels` of x and y stand at the outer panels."""
+def rescale(panel: Axes, scale: float) -> None:
+    """From 0 to `scale` both ways."""
+    ticks = [0, scale / 2, scale]
+    words, limits = [f"{tick:g}" for tick in ticks], (-0.01 * scale, 1.01 * scale)
+    panel.set(xlim=limits, ylim=limits, xticks=ticks, yticks=ticks, xticklabels=words, yticklabels=words)
+
+
+def head(panel: Axes, title: str, told: str) -> None:
+    """A title and up to two lines of numbers above a panel."""
     panel.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK, pad=31)
     panel.text(0, 1.05, told, transform=panel.transAxes, color=GREY, fontsize=8.5, linespacing=1.35)
-    panel.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"], yticklabels=["0", "0.5", "1"])
-    panel.grid(color=PALE, linewidth=0.6)
-    panel.set_axisbelow(True)
-    panel.tick_params(length=0, labelleft=left, labelbottom=bottom)
-    if left:
-        panel.set_ylabel(labels[1])
-    if bottom:
-        panel.set_xlabel(labels[0])
+
+
+def write_note(figure: Figure, note: str) -> None:
+    figure.text(LEFT / WIDTH, 1 - 0.1 / figure.get_size_inches()[1], note, ha="left", va="top", fontsize=9.5, color=GREY, linespacing=1.4)
+
+
+def legend(figure: Figure, note: str, looks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Under the note, what each mark or line is."""
+    handles = [Line2D([], [], **{key: value for key, value in look.items() if key not in ("zorder", "clip_on")}, label=label) for label, look in looks.items()]
+    box = ((LEFT - 0.1) / WIDTH, 1 - (0.16 + 0.2 * len(note.splitlines())) / figure.get_size_inches()[1])
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=box, ncols=4, frameon=False, borderpad=0, handletextpad=0.4, columnspacing=1.4, fontsize=9)
+
+
+def save(folder: Path, figures: Mapping[str, Figure]) -> dict[str, Path]:
+    """title -> PNG."""
+    for title, figure in figures.items():
+        figure.savefig(folder / f"{title}.png", metadata={"Software": None})
+    return {title: folder / f"{title}.png" for title in figures}
 
 
 def interval_bar(panel: Axes, y: float, estimate: Mapping[str, float] | None, colour: str, *, marker: str, filled: bool) -> None:
@@ -94,3 +112,52 @@ def forest_axes(panel: Axes, title: str) -> None:
     panel.spines["left"].set_visible(False)
     panel.grid(axis="x", color=PALE, linewidth=0.6)
     panel.set_axisbelow(True)
+
+
+# --- who says yes or no, in ROC space ---------------------------------------------------------------------------------------------------------------
+
+
+ROC_AXES = ("1 − specificity", "Sensitivity")
+MARK: dict[str, Any] = {"linestyle": "none", "clip_on": False, "markeredgecolor": "white", "markeredgewidth": 0.8}
+MINED = MARK | {"marker": "X", "markersize": 9.5, "color": VERMILION, "zorder": 6}
+POINT = MARK | {"marker": "s", "markersize": 8, "color": GREEN, "zorder": 7}
+POOLED = MARK | {"marker": "P", "markersize": 8.5, "color": INK, "zorder": 5}
+# the readers who had no part in the reference differ too much to be drawn alike
+HELD_OUT = [MARK | {"marker": "D", "markersize": size, "color": colour, "zorder": 15 - size} for size, colour in ((9.0, BLUE), (7.0, SKY), (5.0, ORANGE))]
+PART_OF_IT = MARK | {"marker": "o", "markersize": 7, "color": GREY, "markerfacecolor": "white", "markeredgecolor": GREY, "markeredgewidth": 1.3, "zorder": 4}
+ELSEWHERE: dict[str, dict[str, Any]] = {"yes": {"linewidth": 1.0}, "drop": {"linestyle": "none", "marker": ".", "markersize": 5}}
+# points: a reader of few films is drawn small
+LEAST_MARK, MARK_PER_ROOT_FILM = 4.0, 0.17
+
+
+def draw_readers(panel: Axes, told: Part, finding: str) -> None:
+    """Every reader who is shown, and all reads together; `told` has performance (way of counting uncertain reads -> numbers), shown and held_out."""
+    as_no, held_out = told["performance"]["no"], told["held_out"]
+    draw_mark(panel, as_no["pooled"][finding], POOLED, gid="pooled")
+    for reader in told["shown"]:
+        leaf = as_no["by_reader"][reader][finding]
+        if reader in held_out:
+            draw_mark(panel, leaf, HELD_OUT[held_out.index(reader)], gid=f"held_out:{reader}", cross=True)
+            continue
+        size = LEAST_MARK + MARK_PER_ROOT_FILM * leaf["n_images"] ** 0.5
+        draw_mark(panel, leaf, PART_OF_IT | {"markersize": size}, gid=f"reader:{reader}")
+        for policy, look in ELSEWHERE.items():
+            elsewhere = told["performance"].get(policy, as_no)["by_reader"][reader][finding]
+            here, there = _place(leaf), _place(elsewhere)
+            if here and there and here != there:
+                where = zip(here, there, strict=True) if policy == "yes" else [[place] for place in there]
+                panel.plot(*where, **look, color=GREY, zorder=3, clip_on=False, gid=f"{policy}:{reader}")
+
+
+def _place(leaf: Part) -> tuple[float, float] | None:
+    return (1 - leaf["specificity"]["value"], leaf["sensitivity"]["value"]) if leaf["sensitivity"] and leaf["specificity"] else None
+
+
+def draw_mark(panel: Axes, leaf: Part, look: Mapping[str, Any], *, gid: str, cross: bool = False) -> None:
+    """Whoever said yes or no; nothing where sensitivity or specificity is undefined."""
+    if place := _place(leaf):
+        panel.plot(*place, **look, gid=gid)
+    if place and cross:
+        line = {"color": look["color"], "linewidth": 1.1, "alpha": 0.6, "zorder": 3, "clip_on": False}
+        panel.plot([1 - leaf["specificity"]["hi"], 1 - leaf["specificity"]["lo"]], [place[1]] * 2, **line)
+        panel.plot([place[0]] * 2, [leaf["sensitivity"]["lo"], leaf["sensitivity"]["hi"]], **line)

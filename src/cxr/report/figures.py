@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
 
-from cxr.report.drawing import BLUE, COLOURS, DASHED, GREY, INK, ORANGE, PALE, STYLE, VERMILION, WIDTH, Sets, forest_axes, frame, interval_bar, square_panels
+from cxr.report import drawing
+from cxr.report.drawing import BLUE, COLOURS, DASHED, GREY, INK, ORANGE, PALE, ROC_AXES, STYLE, VERMILION, WIDTH, Part, Sets
 from cxr.report.expert_figures import differences, readers
 from cxr.report.reference import ReferenceSet
-from cxr.report.wording import number, percent, spell, spell_set, value_of
+from cxr.report.wording import number, percent, spell, value_of
 from cxr.stats.ranking import precision_recall_curve, roc_curve
 
 COLUMNS = 5  # of small multiples: three rows hold the 14 findings
@@ -25,14 +25,11 @@ COLUMNS = 5  # of small multiples: three rows hold the 14 findings
 def draw(
     folder: Path, report: Mapping[str, Any], scores: Mapping[str, pd.DataFrame], references: Mapping[str, ReferenceSet], *, metrics_csv: Path
 ) -> dict[str, Path]:
-    """Draws every figure that the numbers allow.
+    """Draws every figure that the numbers allow, and the training where Lightning's log is.
 
     Args:
-        folder: where the PNGs go.
         report: the content of report.json.
         scores: reference set -> the model's scores, indexed by image_id, a column per finding it speaks of.
-        references: the sets.
-        metrics_csv: Lightning's log; where there is none, the training is not drawn.
 
     Returns:
         title -> PNG in reading order: auroc; for every set <set>_roc, or <set>_readers where radiologists made the labels, <set>_precision_recall,
@@ -46,25 +43,20 @@ def draw(
         metrics = pd.read_csv(metrics_csv) if metrics_csv.is_file() else pd.DataFrame()
         if "val/auroc_macro" in metrics and metrics["val/auroc_macro"].notna().any():
             figures["training"] = training(metrics)
-        for title, figure in figures.items():
-            figure.savefig(folder / f"{title}.png", metadata={"Software": None})
-    return {title: folder / f"{title}.png" for title in figures}
+        return drawing.save(folder, figures)
 
 
-def _of_one_set(name: str, part: Mapping[str, Any], scores: pd.DataFrame, reference: ReferenceSet) -> dict[str, Figure]:
-    rows = part["findings"].values()
-    figures = {}
-    if part["n_images"] and part["adjudicated"]:
-        figures["readers"] = readers(name, part, scores, reference)
-    if any(row["auroc"] for row in rows):
-        if not part["adjudicated"]:
-            figures["roc"] = curves("roc", name, part, scores, reference)
-        figures["precision_recall"] = curves("precision_recall", name, part, scores, reference)
-    if any(row for of in part.get("readers", {}).get("differences", {}).get("by_reader", {}).values() for row in of.values()):
-        figures["differences"] = differences(name, part)
-    if any(row["auroc"] and "calibration" in row for row in rows):
-        figures["calibration"] = calibration(name, part)
-    return figures
+def _of_one_set(name: str, part: Part, *told: Any) -> dict[str, Figure]:
+    rows, by_reader = part["findings"].values(), part.get("readers", {}).get("differences", {}).get("by_reader", {})
+    has_curves = any(row["auroc"] for row in rows)
+    figures = {
+        "readers": part["n_images"] and part["adjudicated"] and readers(name, part, *told),
+        "roc": has_curves and not part["adjudicated"] and curves("roc", name, part, *told),
+        "precision_recall": has_curves and curves("precision_recall", name, part, *told),
+        "differences": any(by_reader.values()) and differences(name, part),
+        "calibration": any(row["auroc"] and "calibration" in row for row in rows) and calibration(name, part),
+    }
+    return {kind: figure for kind, figure in figures.items() if figure}
 
 
 def with_numbers(report: Mapping[str, Any]) -> Sets:
@@ -76,9 +68,6 @@ def leading_set(sets: Sets) -> str:
     """The set whose numbers are read first: radiologists before text mining, test before validation, among those that have an AUROC."""
     defined = [name for name in ("all_findings_test", "nih_test", *sets) if name in sets and any(row["auroc"] for row in sets[name]["findings"].values())]
     return defined[0] if defined else next(iter(sets))
-
-
-# --- AUROC of every finding and set -----------------------------------------------------------------------------------------------------------------
 
 
 def forest(sets: Sets) -> Figure:
@@ -98,114 +87,88 @@ def forest(sets: Sets) -> Figure:
         panel.axhline(len(findings) - 0.4, color=PALE, linewidth=0.8)
         for y, finding in enumerate(findings):
             if row := part["findings"].get(finding):
-                interval_bar(panel, y, row["auroc"], colour, marker="o", filled=finding in part["macro"]["findings"])
+                drawing.interval_bar(panel, y, row["auroc"], colour, marker="o", filled=finding in part["macro"]["findings"])
                 panel.text(1.26, y, f"{row['n_pos']:,}", transform=panel.get_yaxis_transform(), color=GREY, ha="right", va="center")
-        interval_bar(panel, len(findings) + 0.2, part["macro"]["auroc"], colour, marker="D", filled=True)
+        drawing.interval_bar(panel, len(findings) + 0.2, part["macro"]["auroc"], colour, marker="D", filled=True)
         panel.text(1.26, -1, "positive", transform=panel.get_yaxis_transform(), color=GREY, ha="right", va="center")
-        forest_axes(panel, spell_set(name).replace(", ", ",\n"))
+        drawing.forest_axes(panel, spell(name).replace(", ", ",\n"))
         panel.set(xlim=(left, 1.0), ylim=(len(findings) + 0.8, -1.4), xlabel="AUROC")
         panel.set_yticks([*range(len(findings)), len(findings) + 0.2], [*map(spell, findings), "Mean over findings"])
-    note = f"Bars: 95 % intervals. Hollow: not part of the mean. Dashed: chance. Findings in the order of {spell_set(leading)}."
+    note = f"Bars: 95 % intervals. Hollow: not part of the mean. Dashed: chance. Findings in the order of {spell(leading)}."
     figure.suptitle(note, x=0.01, ha="left", fontsize=9.5, color=GREY)
     return figure
 
 
-# --- curves -----------------------------------------------------------------------------------------------------------------------------------------
-
-
-AXES = {"roc": ("1 − specificity", "Sensitivity"), "precision_recall": ("Recall (sensitivity)", "Precision")}
-CAPTIONS = {
-    "roc": "ROC curves. AUROC [95 % interval]. Dashed: chance.",
-    "precision_recall": "Precision against recall. AUPRC [95 % interval]. Dashed: prevalence.",
+# what the panels show, and their axes
+CURVES = {
+    "roc": ("ROC curves. AUROC [95 % interval]. Dashed: chance.", ROC_AXES),
+    "precision_recall": ("Precision against recall. AUPRC [95 % interval]. Dashed: prevalence.", ("Recall (sensitivity)", "Precision")),
 }
 
 
-def curves(kind: str, name: str, part: Mapping[str, Any], scores: pd.DataFrame, reference: ReferenceSet) -> Figure:
-    """A small panel per finding of one reference set.
-
-    Args:
-        kind: roc or precision_recall.
-        name: of the reference set.
-        part: its part of report.json.
-        scores: of the model.
-        reference: the set; rows meet the scores by image_id, never by order.
-    """
+def curves(kind: str, name: str, part: Part, scores: pd.DataFrame, reference: ReferenceSet) -> Figure:
+    """A small panel per finding of one reference set, of `kind` roc or precision_recall. Rows meet the scores by image_id, never by order."""
     films = reference.films.set_index("image_id").loc[scores.index]
-    findings = part["findings"]
-    note = f"{spell_set(name)}, {part['n_images']:,} films of {part['n_patients']:,} patients. {CAPTIONS[kind]}"
-    figure, panels = square_panels(len(findings), columns=COLUMNS, note=note)
-    for i, (panel, (finding, row)) in enumerate(zip(panels, findings.items(), strict=True)):
-        outer = {"left": i % COLUMNS == 0, "bottom": i + COLUMNS >= len(findings)}
+    findings, (caption, labels) = part["findings"], CURVES[kind]
+    note = f"{spell(name)}, {part['n_images']:,} films of {part['n_patients']:,} patients. {caption}"
+    figure, panels = drawing.square_panels(len(findings), columns=COLUMNS, note=note, labels=labels)
+    for panel, (finding, row) in zip(panels, findings.items(), strict=True):
         if row["auroc"] is None:
-            frame(panel, spell(finding), "undefined", **outer, labels=AXES[kind])
+            drawing.head(panel, spell(finding), "undefined")
             panel.text(0.5, 0.5, textwrap.fill(row["reason"], 24), color=GREY, ha="center", va="center", fontsize=8.5)
             continue
         known = films[finding].notna()
         score, positive = scores[finding][known].to_numpy(), films[finding][known].to_numpy() == 1
+        line: dict[str, Any] = {"color": COLOURS.get(name, INK), "linewidth": 1.6, "gid": "curve"}
         if kind == "roc":
-            estimate, counts = row["auroc"], f"{row['n_pos']:,} positive, {row['n_neg']:,} negative"
+            told = f"{number(row['auroc'])}\n{row['n_pos']:,} positive, {row['n_neg']:,} negative"
             panel.plot([0, 1], [0, 1], **DASHED)
-            panel.plot(*roc_curve(score, positive), color=COLOURS.get(name, INK), linewidth=1.6, gid="curve")
+            panel.plot(*roc_curve(score, positive), **line)
         else:
-            estimate, counts = row["auprc"], f"prevalence {percent(row['prevalence'])}, {row['n_pos']:,} positive"
+            told = f"{number(row['auprc'])}\nprevalence {percent(row['prevalence'])}, {row['n_pos']:,} positive"
             panel.axhline(row["prevalence"], **DASHED)
             recall, precision = precision_recall_curve(score, positive)
             # a step holds the precision at its end: the area under the drawn line is the average precision
-            step: dict[str, Any] = {"drawstyle": "steps-pre", "color": COLOURS.get(name, INK), "linewidth": 1.6, "gid": "curve"}
-            panel.plot(np.r_[0.0, recall], np.r_[precision[0], precision], **step)
-        frame(panel, spell(finding), f"{number(estimate)}\n{counts}", **outer, labels=AXES[kind])
+            panel.plot(np.r_[0.0, recall], np.r_[precision[0], precision], drawstyle="steps-pre", **line)
+        drawing.head(panel, spell(finding), told)
     return figure
 
 
-# --- calibration ------------------------------------------------------------------------------------------------------------------------------------
-
-
 SCALES = (0.05, 0.1, 0.2, 0.5, 1.0)  # a rare finding's probabilities would all lie in the corner of a common one's panel
-STAGES: dict[str, dict[str, Any]] = {
-    "before": {"color": GREY, "marker": "o", "markerfacecolor": "white", "label": "as the model says it"},
-    "platt": {"color": BLUE, "marker": "o", "markerfacecolor": BLUE, "label": "after Platt scaling"},
+STAGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "before": ("as the model says it", {"color": GREY, "marker": "o", "markerfacecolor": "white", "linestyle": "none"}),
+    "platt": ("after Platt scaling", {"color": BLUE, "marker": "o", "linestyle": "none"}),
 }
 
 
-def calibration(name: str, part: Mapping[str, Any]) -> Figure:
+def calibration(name: str, part: Part) -> Figure:
     """A reliability diagram per finding: what share had it, of films with about the same probability."""
     findings = {finding: row["calibration"] for finding, row in part["findings"].items() if row["auroc"]}
     note = (
-        f"{spell_set(name)}. A point is a tenth of the films: their mean probability, and the share that had the finding with its 95 % interval.\n"
+        f"{spell(name)}. A point is a tenth of the films: their mean probability, and the share that had the finding with its 95 % interval.\n"
         "On the dashed line the probability holds; above it the model says too little. Mind the scales: they differ, and cut intervals off."
     )
-    figure, panels = square_panels(len(findings), columns=COLUMNS, note=note, legend=0.25, above=0.95, gap=0.5)
-    for i, (panel, (finding, told)) in enumerate(zip(panels, findings.items(), strict=True)):
+    figure, panels = drawing.square_panels(len(findings), columns=COLUMNS, note=note, labels=("Probability", "Observed"), legend=0.25, above=0.95, gap=0.5)
+    for panel, (finding, told) in zip(panels, findings.items(), strict=True):
         before = f"ECE {value_of(told['before']['ece'])}" if told["before"] else "a score, no probability"
         after = f"ECE {value_of(told['platt']['ece'])} after Platt" if told["platt"] else "Platt scaling not fitted"
-        labels = ("Probability" if i + COLUMNS >= len(findings) else "", "Observed" if i % COLUMNS == 0 else "")
-        frame(panel, spell(finding), f"{before}\n{after}", left=True, bottom=True, labels=labels)
+        drawing.head(panel, spell(finding), f"{before}\n{after}")
         bins = [(stage, b) for stage in STAGES if told[stage] for b in told[stage]["bins"]]
         most = max((max(b["mean_probability"], b["observed"]["value"]) for _, b in bins), default=1.0)
         scale = next(scale for scale in SCALES if most <= scale)
         panel.plot([0, scale], [0, scale], **DASHED)
         for stage, b in bins:
-            look = {key: value for key, value in STAGES[stage].items() if key != "label"}
+            look = STAGES[stage][1]
             panel.plot([b["mean_probability"]] * 2, [b["observed"]["lo"], b["observed"]["hi"]], color=look["color"], linewidth=1.0, alpha=0.55)
-            panel.plot(b["mean_probability"], b["observed"]["value"], markersize=4.5, linestyle="none", clip_on=False, zorder=3, gid=stage, **look)
-        ticks = [0, scale / 2, scale]
-        words = [f"{tick:g}" for tick in ticks]
-        panel.set(xlim=(-0.01 * scale, 1.01 * scale), ylim=(-0.01 * scale, 1.01 * scale), xticks=ticks, yticks=ticks, xticklabels=words, yticklabels=words)
-    handles = [Line2D([], [], linestyle="none", markersize=6, **look) for look in STAGES.values()]
-    box = (0.55 / WIDTH, 1 - 0.52 / figure.get_size_inches()[1])
-    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=box, ncols=2, frameon=False, borderpad=0, handletextpad=0.2)
+            panel.plot(b["mean_probability"], b["observed"]["value"], markersize=4.5, clip_on=False, zorder=3, gid=stage, **look)
+        drawing.rescale(panel, scale)
+        panel.tick_params(labelleft=True, labelbottom=True)
+    drawing.legend(figure, note, {label: look | {"markersize": 6} for label, look in STAGES.values()})
     return figure
 
 
-# --- training ---------------------------------------------------------------------------------------------------------------------------------------
-
-
 def training(metrics: pd.DataFrame) -> Figure:
-    """Losses and the validation AUROC that chose the checkpoint, over the epochs.
-
-    Args:
-        metrics: Lightning's metrics.csv, validated at least once: epoch and step (both from 0), and columns that most rows leave empty.
-    """
+    """Losses and the validation AUROC that chose the checkpoint, over the epochs: epoch and step count from 0, and most rows leave most columns empty."""
     validated = metrics.dropna(subset=["val/auroc_macro"])
     steps_per_epoch = float(((validated["step"] + 1) / (validated["epoch"] + 1)).median())
     after = validated["epoch"] + 1
@@ -215,16 +178,16 @@ def training(metrics: pd.DataFrame) -> Figure:
     if "train/loss" in metrics.columns:
         trained = metrics.dropna(subset=["train/loss"])
         losses.plot((trained["step"] + 1) / steps_per_epoch, trained["train/loss"], color=ORANGE, linewidth=1.2, label="train/loss, of single batches")
-    losses.plot(after, validated["val/loss"], color=BLUE, linewidth=1.8, marker="o", markersize=4, label="val/loss")
-    areas.plot(after, validated["val/auroc_macro"], color=BLUE, linewidth=1.8, marker="o", markersize=4)
+    line: dict[str, Any] = {"color": BLUE, "linewidth": 1.8, "marker": "o", "markersize": 4}
+    losses.plot(after, validated["val/loss"], **line, label="val/loss")
+    areas.plot(after, validated["val/auroc_macro"], **line)
     best = int(validated["val/auroc_macro"].to_numpy().argmax())
     epoch, value = int(after.iloc[best]), float(validated["val/auroc_macro"].iloc[best])
     areas.plot(epoch, value, marker="o", markersize=9, markerfacecolor="none", color=VERMILION, markeredgewidth=1.8)
     for panel, title in ((losses, "Loss"), (areas, f"val/auroc_macro, best: {value:.3f} after epoch {epoch}")):
         panel.axvline(epoch, **DASHED)
         panel.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
-        panel.set_xlabel("Epochs trained")
-        panel.set_xlim(0, float(after.max()) * 1.03)
+        panel.set(xlabel="Epochs trained", xlim=(0, float(after.max()) * 1.03))
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(axis="y", color=PALE, linewidth=0.6)
         panel.set_axisbelow(True)

@@ -1,11 +1,12 @@
 """What report.json holds of radiologists beside the model, and of what their labels and the choice of a mapping make of its numbers; in words and tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cxr.report.beside_readers import MIN_READS
-from cxr.report.pages import Block, Table
-from cxr.report.wording import NOTHING, difference, number, percent, spell, spell_set
+from cxr.report.pages import Block, Cell, Row, Table, per_finding
+from cxr.report.set_tables import rates
+from cxr.report.wording import difference, number, percent, spell
 from cxr.stats.bootstrap import FEW_PATIENTS
 
 Part = Mapping[str, Any]
@@ -66,6 +67,7 @@ DISPUTED = (
     "Films of which all first reads said the same, and films on which they differed or a reader was uncertain. A model can look better on the first because "
     "they are easier, and worse on the second because even radiologists cannot tell."
 )
+GROUPS = ("unanimous", "disputed")
 MAPPING = (
     "The model was trained on 14 text-mined findings and must be translated into what these radiologists labelled. The translation was fixed beforehand; how "
     "much the AUROC depends on it is shown here. Whoever chooses by such a table must choose by the validation set's.",
@@ -86,206 +88,155 @@ def beside_the_model(name: str, part: Part) -> Iterator[Block]:
     if not told:
         return
     if "differences" in told:
-        yield _differences(name, told["differences"], told["held_out"])
-        yield _descriptive(told["differences"])
-    yield _pooled(told)
-    yield _by_reader(told)
+        yield from _differences(name, told["differences"], told["held_out"])
+    yield from _against_the_reference(told)
     if "leave_one_out" in told:
-        yield from _easy_cases(told["leave_one_out"])
-    yield _kappa(told["kappa"])
-    yield _partial(told["partial_auroc"])
+        yield _easy_cases(told["leave_one_out"])
+    yield Block("Who agrees with whom", (KAPPA,), [per_finding(told["kappa"], _kappas)], folded=True)
+    yield Block("Partial AUROC, where the readers work", (PARTIAL,), [per_finding(told["partial_auroc"], _partial)], folded=True)
 
 
-def _differences(name: str, told: Part, held_out: list[str]) -> Block:
-    words = DIFFERENCES.format(
-        n_comparisons=told["n_comparisons"],
-        n_draws=told["n_draws"],
-        not_tested=NOT_TESTED.format(", ".join(map(spell, told["not_tested"]))) if told["not_tested"] else "",
-    )
+def _kappas(of: Part) -> Row:
+    pairs = {"Readers with each other": of["between_readers"], "Model with a reader": list((of["with_model"] or {}).values())}
+    ranges = {who: ends([pair["kappa"] for pair in told]) for who, told in pairs.items()}
+    return {"Pairs": len(of["between_readers"])} | {f"{who}: {end}": ranges[who][i] for who in pairs for i, end in enumerate(("least", "most"))}
+
+
+def _partial(row: Part) -> Row:
+    rates = "{:.3f} to {:.3f}".format(*row["false_positive_rates"]) if row["partial_auroc"] else None
+    return {"Readers' false-positive rates": rates, "Partial AUROC of the model": row["partial_auroc"], "Note": row.get("reason", "")}
+
+
+def ends(kappas: Sequence[Part | None]) -> list[Cell]:
+    """The least and the most of those that are defined."""
+    ranked = sorted((kappa for kappa in kappas if kappa), key=lambda kappa: float(kappa["value"]))
+    return [ranked[0], ranked[-1]] if ranked else [None, None]
+
+
+COMPARED = ("Positive films", "Reader's sensitivity", "Reader's specificity", "Model's sensitivity there")
+
+
+def _differences(name: str, told: Part, held_out: list[str]) -> Iterator[Block]:
+    by_reader = told["by_reader"]
+    findings = list(dict.fromkeys(finding for of in by_reader.values() for finding in of))
+    compared: dict[bool, list[Row]] = {True: [], False: []}
+    for finding in findings:
+        for reader in by_reader:
+            if row := by_reader[reader].get(finding):
+                is_primary = row["in_primary_family"]
+                measured = [row[key] for key in ("n_pos", "reader_sensitivity", "reader_specificity", "model_sensitivity")]
+                cells = {"Finding": spell(finding), "Held-out reader": reader} | dict(zip(COMPARED, measured, strict=True))
+                cells["Difference"] = difference(row["difference"])
+                compared[is_primary].append(cells | ({"p": f"{row['p']:.4f}", "Holm's p": f"{row['p_holm']:.4f}"} if is_primary else {}))
+    not_tested = NOT_TESTED.format(", ".join(map(spell, told["not_tested"]))) if told["not_tested"] else ""
+    words = DIFFERENCES.format(n_comparisons=told["n_comparisons"], n_draws=told["n_draws"], not_tested=not_tested)
     alt = "Difference in sensitivity between the model and each held-out reader, with intervals, a row per finding"
     title = f"Readers beside the model: {' and '.join(held_out)}"
-    return Block(title, (words,), _difference_tables(told, primary=True), f"{name}_differences", alt, warning=JURORS)
+    yield Block(title, (words,), [Table(compared[True])], f"{name}_differences", alt, warning=JURORS)
 
-
-def _descriptive(told: Part) -> Block:
-    readers = list(told["by_reader"])
-    findings = dict.fromkeys(finding for of in told["by_reader"].values() for finding in of)
-    rows = [[spell(finding), *(difference(told["by_reader"][reader].get(finding, {}).get("reverse")) for reader in readers)] for finding in findings]
-    reverse = Table(("Finding", *(f"Against reader {reader}" for reader in readers)), rows, "Specificity at the reader's sensitivity")
-    title = "Readers beside the model: descriptive differences, and the difference in specificity"
-    return Block(title, (DESCRIPTIVE,), [*_difference_tables(told, primary=False), reverse], folded=True)
-
-
-def _difference_tables(told: Part, *, primary: bool) -> list[Table]:
-    """One, or none without a comparison of that kind."""
-    columns = [
-        *("Finding", "Held-out reader", "Positive films", "Reader's sensitivity", "Reader's specificity", "Model's sensitivity there"),
-        *("Difference", *(["p", "Holm's p"] if primary else [])),
+    reverse = [
+        {"Finding": spell(finding)} | {f"Against reader {reader}": difference(of.get(finding, {}).get("reverse")) for reader, of in by_reader.items()}
+        for finding in findings
     ]
-    rows = []
-    for finding in dict.fromkeys(finding for of in told["by_reader"].values() for finding in of):
-        for reader, of in told["by_reader"].items():
-            if finding in of and of[finding]["in_primary_family"] == primary:
-                row = of[finding]
-                measured = [_rate(row[key]) for key in ("reader_sensitivity", "reader_specificity", "model_sensitivity")]
-                p = [f"{row[key]:.4f}" for key in ("p", "p_holm")] if primary else []
-                rows.append([spell(finding), reader, f"{row['n_pos']:,}", *measured, difference(row["difference"]), *p])
-    return [Table(columns, rows, "" if primary else "Sensitivity at the reader's specificity", counts=(2, 3, 4, 5))] if rows else []
+    tables = [Table(compared[False], "Sensitivity at the reader's specificity"), Table(reverse, "Specificity at the reader's sensitivity")]
+    yield Block("Readers beside the model: descriptive differences, and the difference in specificity", (DESCRIPTIVE,), tables, folded=True)
 
 
-def _rate(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.3f}"
-
-
-READ_COLUMNS = ("Reads", "of films with it", "Sensitivity", "Specificity", "PPV")
-
-
-def _pooled(told: Part) -> Block:
-    rows = [cells for finding in told["performance"]["no"]["pooled"] for cells in _read_rows(told["performance"], spell(finding), ("pooled", finding))]
-    is_open, is_hedged = "leave_one_out" in told, len(told["performance"]) > 1
-    words = POOLED + (HEDGED if is_hedged else "")
+def _against_the_reference(told: Part) -> Iterator[Block]:
+    performance, is_open = told["performance"], "leave_one_out" in told
+    findings = list(performance["no"]["pooled"])
+    rows = [row for finding in findings for row in reads({"Finding": finding}, {policy: of["pooled"][finding] for policy, of in performance.items()})]
     title = "Readers beside the model" if is_open else "All reads together"
-    table = _reads_table(("Finding",), rows, is_hedged)
-    return Block(title, (words,), [table], warning=MADE_THE_REFERENCE if is_open else "", folded=not is_open)
+    words = POOLED + (HEDGED if len(performance) > 1 else "")
+    yield Block(title, (words,), [Table(rows)], warning=MADE_THE_REFERENCE if is_open else "", folded=not is_open)
 
-
-def _by_reader(told: Part) -> Block:
     rows = []
-    for finding in told["performance"]["no"]["pooled"]:
+    for finding in findings:
         for reader in told["shown"]:
-            role = f"{reader}, held out" if reader in told["held_out"] else reader
-            rows += [[spell(finding), *cells] for cells in _read_rows(told["performance"], role, ("by_reader", reader, finding))]
+            names = {"Finding": finding, "Reader": f"{reader}, held out" if reader in told["held_out"] else reader}
+            rows += reads(names, {policy: of["by_reader"][reader][finding] for policy, of in performance.items()})
     n_others = len(told["n_reads"]) - len(told["shown"])
-    words = (f"{n_others} readers of fewer than {MIN_READS} of these films are not shown alone.",) if n_others else ()
-    table = _reads_table(("Finding", "Reader"), rows, len(told["performance"]) > 1)
-    return Block("Every reader against the reference", words, [table], folded=True)
+    others = (f"{n_others} readers of fewer than {MIN_READS} of these films are not shown alone.",) if n_others else ()
+    yield Block("Every reader against the reference", others, [Table(rows)], folded=True)
 
 
-def _reads_table(names: tuple[str, ...], rows: list[list[str]], is_hedged: bool) -> Table:
-    columns = (*names, *(["Uncertain reads"] if is_hedged else []), *READ_COLUMNS)
-    first = columns.index("Reads")
-    return Table(columns, rows, counts=(first, first + 1))
+def reads(names: Mapping[str, str], leaves: Mapping[str, Part], note: Callable[[Part], str] | None = None) -> Iterator[Row]:
+    """A row per way of counting uncertain reads; one alone where all ways give the same.
 
-
-def _read_rows(performance: Part, name: str, path: tuple[str, ...]) -> Iterator[list[str]]:
-    """A row per way of counting uncertain reads; one alone where all ways give the same."""
-    leaves: dict[str, Part] = {}
-    for policy, leaf in performance.items():
-        for key in path:
-            leaf = leaf[key]
-        leaves[policy] = leaf
+    Args:
+        names: heading -> what the row is called.
+        leaves: way of counting -> numbers.
+        note: on the numbers; given one, the row also has the NPV.
+    """
     differ = any(leaf != leaves["no"] for leaf in leaves.values())
     for policy, leaf in leaves.items():
         if differ or policy == "no":
-            counts = [f"{leaf.get('n_reads', leaf['n_images']):,}", f"{leaf['n_pos']:,}"]
-            hedged = [POLICIES[policy] if differ else "none"] if len(leaves) > 1 else []
-            yield [name, *hedged, *counts, *(number(leaf[key]) for key in ("sensitivity", "specificity", "ppv"))]
+            hedged = {"Uncertain reads": POLICIES[policy] if differ else "none"} if len(leaves) > 1 else {}
+            counts = {"Reads": leaf.get("n_reads", leaf["n_images"]), "of films with it": leaf["n_pos"]}
+            more = {"NPV": leaf["npv"], "Note": note(leaf)} if note else {}
+            named = {heading: spell(name) for heading, name in names.items()}
+            yield {**named, **hedged, **counts, **rates(leaf, "sensitivity", "specificity", "ppv"), **more}
 
 
-def _easy_cases(told: Part) -> Iterator[Block]:
-    readers, models = [], []
+def _easy_cases(told: Part) -> Block:
+    readers: list[Row] = []
+    models: list[Row] = []
     for finding, of in told.items():
         for reader, row in of.items():
-            counts = [f"{row['n_reads']:,}", percent(row["share_excluded"]), f"{row['reader']['n_pos']:,}"]
-            readers.append([spell(finding), reader, *counts, *(number(row["reader"][key]) for key in ("sensitivity", "specificity", "ppv"))])
+            counts = {"Reads": row["n_reads"], "Excluded": percent(row["share_excluded"]), "Positive": row["reader"]["n_pos"]}
+            readers.append({"Finding": spell(finding), "Reader": reader, **counts, **rates(row["reader"], "sensitivity", "specificity", "ppv")})
             if row["model"]:
-                there = _rate(row["model"]["sensitivity_at_readers_specificity"])
-                models.append([spell(finding), reader, number(row["model"]["auroc"]), there, difference(row["difference"])])
-    tables = [
-        Table(("Finding", "Reader", "Reads", "Excluded", "Positive", "Sensitivity", "Specificity", "PPV"), readers, "The readers", counts=(2, 3, 4)),
-        Table(("Finding", "Beside reader", "AUROC", "Sensitivity at the reader's specificity", "Difference"), models, "The model"),
-    ]
-    if readers:
-        yield Block("Easy cases: readers and model against the other readers", (EASY_CASES,), [table for table in tables if table.rows], folded=True)
+                measured = {"AUROC": row["model"]["auroc"], "Sensitivity at the reader's specificity": row["model"]["sensitivity_at_readers_specificity"]}
+                models.append({"Finding": spell(finding), "Beside reader": reader, **measured, "Difference": difference(row["difference"])})
+    tables = [Table(readers, "The readers"), Table(models, "The model")]
+    return Block("Easy cases: readers and model against the other readers", (EASY_CASES,) if readers else (), tables, folded=True)
 
 
-def _kappa(told: Part) -> Block:
-    columns = ("Finding", "Pairs", "Readers with each other, least", "most", "Model with a reader, least", "most")
-    rows = []
-    for finding, of in told.items():
-        between = [pair["kappa"] for pair in of["between_readers"]]
-        with_model = [pair["kappa"] for pair in (of["with_model"] or {}).values()]
-        rows.append([spell(finding), f"{len(between):,}", *_ends(between), *_ends(with_model)])
-    return Block("Who agrees with whom", (KAPPA,), [Table(columns, rows, counts=(1,))], folded=True)
+SHIFTED = {"text-mined": "auroc_text_mined", "radiologists'": "auroc_reference"}
 
 
-def _ends(kappas: list[Part | None]) -> list[str]:
-    ranked = sorted((kappa for kappa in kappas if kappa), key=lambda kappa: float(kappa["value"]))
-    return [number(ranked[0]), number(ranked[-1])] if ranked else [NOTHING, NOTHING]
-
-
-def _partial(told: Part) -> Block:
-    rows = []
-    for finding, row in told.items():
-        lo, hi = row.get("false_positive_rates", (None, None))
-        rows.append([spell(finding), f"{_rate(lo)} to {_rate(hi)}" if row["partial_auroc"] else NOTHING, number(row["partial_auroc"]), row.get("reason", "")])
-    table = Table(("Finding", "Readers' false-positive rates", "Partial AUROC of the model", "Note"), rows)
-    return Block("Partial AUROC, where the readers work", (PARTIAL,), [table], folded=True)
-
-
-# --- labels and mapping -----------------------------------------------------------------------------------------------------------------------------
-
-
-def labels(name: str, part: Part, usual: Mapping[str, Any], usual_name: str) -> Iterator[Block]:
-    """Label noise or case mix; and what other radiologists would have made of the number.
-
-    Args:
-        name: of the set.
-        part: its part of report.json.
-        usual: finding -> numbers against text-mined labels on all films.
-        usual_name: of those films.
-    """
+def labels(part: Part, usual: Mapping[str, Any], usual_name: str) -> Iterator[Block]:
+    """Label noise or case mix, beside the `usual` numbers: against text-mined labels on all films; and what other radiologists would have made of it."""
     told = {finding: row for finding, row in part["findings"].items() if row["auroc"]}
-    if not told:
-        return
-    rows = []
+    rows: list[Row] = []
     for finding, row in told.items():
-        shift, everywhere = row["label_shift"], usual.get(finding, {}).get("auroc")
-        counts = f"{shift['n_pos_text_mined']:,} / {shift['n_pos']:,}" if "n_pos" in shift else NOTHING
-        steps = [number(everywhere), *(number(shift.get(key)) for key in ("auroc_text_mined", "auroc_reference"))]
-        rows.append([spell(finding), counts, *steps, difference(shift["difference"]), shift.get("reason", "")])
-    columns = (
-        *("Finding", "Positive by text mining / radiologists", f"AUROC, text-mined labels, {spell_set(usual_name)}"),
-        *("AUROC, text-mined labels, these films", "AUROC, radiologists' labels, these films", "Difference", "Note"),
-    )
-    yield Block("Label noise or case mix?", (SHIFT,), [Table(columns, rows, counts=(1,))], folded=True)
+        shift = row["label_shift"]
+        counts = f"{shift['n_pos_text_mined']:,} / {shift['n_pos']:,}" if "n_pos" in shift else None
+        everywhere = {f"AUROC, text-mined labels, {spell(usual_name)}": usual.get(finding, {}).get("auroc")}
+        here = {f"AUROC, {whose} labels, these films": shift.get(key) for whose, key in SHIFTED.items()}
+        shifted = {"Difference": difference(shift["difference"]), "Note": shift.get("reason", "")}
+        rows.append({"Finding": spell(finding), "Positive by text mining / radiologists": counts, **everywhere, **here, **shifted})
+    if rows:
+        yield Block("Label noise or case mix?", (SHIFT,), [Table(rows)], folded=True)
     doubts = {finding: row["reference_uncertainty"] for finding, row in told.items() if "reference_uncertainty" in row}
     if doubts and all("panels" in doubt for doubt in doubts.values()):
-        yield Block("Had other radiologists been the panel", (PANELS,), [_panels(doubts)], folded=True)
+        yield Block("Had other radiologists been the panel", (PANELS,), [per_finding(doubts, _panels)], folded=True)
     elif doubts:
-        yield Block("Where the radiologists agreed and where they did not", (DISPUTED,), [_disputed(doubts)], folded=True)
+        yield Block("Where the radiologists agreed and where they did not", (DISPUTED,), [per_finding(doubts, _disputed)], folded=True)
 
 
-def _panels(doubts: Part) -> Table:
-    columns = ("Finding", "Panels with a number", "Published panel", "Lowest", "Highest", "Note")
-    rows = []
-    for finding, doubt in doubts.items():
-        published = next(panel for panel in doubt["panels"] if panel["is_reference"])
-        ranked = sorted((panel for panel in doubt["panels"] if panel["auroc"]), key=lambda panel: float(panel["auroc"]["value"]))
-        ends = [f"{number(panel['auroc'])}{' (published)' * panel['is_reference']}" for panel in (ranked[0], ranked[-1])] if ranked else [NOTHING] * 2
-        rows.append([spell(finding), f"{len(ranked)} of {len(doubt['panels'])}", number(published["auroc"]), *ends, str(published.get("reason", ""))])
-    return Table(columns, rows, counts=(1,))
+def _panels(doubt: Part) -> Row:
+    published = next(panel for panel in doubt["panels"] if panel["is_reference"])
+    ranked = sorted((panel for panel in doubt["panels"] if panel["auroc"]), key=lambda panel: float(panel["auroc"]["value"]))
+    least, most = [f"{number(panel['auroc'])}{' (published)' * panel['is_reference']}" for panel in (ranked[0], ranked[-1])] if ranked else [None, None]
+    counts = {"Panels with a number": f"{len(ranked)} of {len(doubt['panels'])}"}
+    return counts | {"Published panel": published["auroc"], "Lowest": least, "Highest": most, "Note": published.get("reason", "")}
 
 
-def _disputed(doubts: Part) -> Table:
-    columns = ("Finding", "Unanimous films", "with it", "AUROC there", "Disputed films", "with it", "AUROC there", "Note")
-    rows = []
-    for finding, doubt in doubts.items():
-        cells: list[str] = []
-        notes: list[str] = []
-        for group in ("unanimous", "disputed"):
-            cells += [f"{doubt[group]['n_images']:,}", f"{doubt[group]['n_pos']:,}", number(doubt[group]["auroc"])]
-            notes += [f"{group}: {doubt[group]['reason']}"] if "reason" in doubt[group] else []
-        rows.append([spell(finding), *cells, "; ".join(notes)])
-    return Table(columns, rows, counts=(1, 2, 4, 5))
+def _disputed(doubt: Part) -> Row:
+    row: Row = {}
+    for group in GROUPS:
+        of = doubt[group]
+        row |= {f"{group.capitalize()} films": of["n_images"], f"{group}, with it": of["n_pos"], f"AUROC, {group} films": of["auroc"]}
+    return row | {"Note": "; ".join(f"{group}: {doubt[group]['reason']}" for group in GROUPS if "reason" in doubt[group])}
 
 
-def mapping(part: Part) -> Iterator[Block]:
-    """One block, for the sets whose findings are not the model's."""
-    rows = []
-    for finding, of in part.get("mapping_sensitivity", {}).items():
-        for method, row in of.items():
-            notes = [*row.get("warnings", []), *([row["reason"]] if "reason" in row else [])]
-            rows.append([spell(finding), METHODS.get(method, method), "yes" if row["chosen"] else "", number(row["auroc"]), "; ".join(notes)])
-    if rows:
-        yield Block("What if the findings had been translated otherwise", MAPPING, [Table(("Finding", "Score", "Chosen", "AUROC", "Note"), rows)], folded=True)
+def mapping(part: Part) -> Block:
+    """For the sets whose findings are not the model's; of other sets it says nothing."""
+    rows = [
+        {"Finding": spell(finding), "Score": METHODS.get(method, method), "Chosen": "yes" if row["chosen"] else "", "AUROC": row["auroc"]}
+        | {"Note": "; ".join([*row.get("warnings", []), *([row["reason"]] if "reason" in row else [])])}
+        for finding, of in part.get("mapping_sensitivity", {}).items()
+        for method, row in of.items()
+    ]
+    return Block("What if the findings had been translated otherwise", MAPPING if rows else (), [Table(rows)], folded=True)

@@ -7,8 +7,9 @@ from typing import Any
 from cxr.cohort import catalogue, experts
 from cxr.report import reader_tables, set_tables
 from cxr.report.figures import leading_set, with_numbers
-from cxr.report.pages import Block, Table, as_table, flat, html_page, in_markdown, picture_link, plain
-from cxr.report.wording import NOTHING, interval, percent, spell, spell_set
+from cxr.report.pages import Block, Card, Page, Row, Table, write
+from cxr.report.set_tables import auroc
+from cxr.report.wording import NOTHING, interval, number, percent, spell, value_of
 
 # after the set of the primary endpoint: radiologists before text mining, test before validation
 READING_ORDER = ("all_findings_test", "four_findings_test", "nih_test", "four_findings_validation", "nih_val")
@@ -59,16 +60,10 @@ PREVALENCES = (
     "they labelled. Thresholds, PPV and calibration carry over between sets only as far as these columns resemble each other."
 )
 LEVEL = 0.05  # of the primary comparisons, on the console
-MINIATURE = "This run used the miniature, whose films are drawn by a program. The numbers show that everything works and say nothing about chest X-rays."
 
 
 def attribution(data_name: str, has_experts: bool) -> list[str]:
-    """What whoever shows these numbers has to say with them.
-
-    Args:
-        data_name: cxr14 or mini.
-        has_experts: the radiologists' labels were used too.
-    """
+    """What whoever shows these numbers of cxr14 or mini has to say with them."""
     if data_name == "mini":
         return ["The miniature's films, patients, readers and labels are made up by a program: nobody is to be credited."]
     nih = [
@@ -89,67 +84,68 @@ def attribution(data_name: str, has_experts: bool) -> list[str]:
     return nih + labels if has_experts else nih
 
 
-# --- pages ------------------------------------------------------------------------------------------------------------------------------------------
+# --- page -------------------------------------------------------------------------------------------------------------------------------------------
 
 
 def write_pages(folder: Path, report: Mapping[str, Any], pictures: Mapping[str, Path]) -> None:
-    """report.html, which needs no other file, and report.md, which links to the figures.
-
-    Args:
-        folder: where they go.
-        report: the content of report.json.
-        pictures: title -> PNG somewhere below `folder`.
-    """
-    told = _in_words(report)
-    (folder / "report.html").write_text(html_page("page.html", told, pictures), encoding="utf-8")
-    links = {title: path.relative_to(folder).as_posix() for title, path in pictures.items()}
-    (folder / "report.md").write_text("\n".join(_markdown(told, links)) + "\n", encoding="utf-8")
-
-
-def _in_words(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything both pages say, as strings and blocks of strings; nothing is escaped yet."""
-    protocol = dict(report["protocol"])
-    provenance = protocol.pop("provenance", {})
-    sets = report["reference_sets"]
-    labels = protocol.get("labels", {})
-    return {
-        "title": f"{protocol.get('model', 'model')} on chest X-rays",
-        "facts": [
-            f"experiment {protocol.get('experiment', '?')}",
-            f"{protocol.get('image_size', '?')} pixels",
-            f"labels {labels.get('release', '?')}",
-            f"split {protocol.get('splits', '?')}",
-            f"seed {protocol.get('seed', '?')}",
-            f"commit {str(protocol.get('commit') or 'unknown')[:12]}",
-            f"reported {str(provenance.get('reported', '?'))[:10]}",
+    """report.html, which needs no other file, and report.md, which links to the figures: title -> PNG somewhere below `folder`."""
+    protocol, sets = report["protocol"], with_numbers(report)
+    names = sorted(sets, key=lambda name: (not _is_primary(name, report), *(name != other for other in READING_ORDER)))
+    alt = "AUROC of every finding with its 95 % interval, a panel per reference set"
+    unreported = [
+        {"Reference set": spell(name), "Images present": _coverage(part), "Why": part.get("reason", "no finding")}
+        for name, part in report["reference_sets"].items()
+        if not part["findings"]
+    ]
+    page = Page(
+        title=f"{protocol.get('model', 'model')} on chest X-rays",
+        facts=[
+            *(f"experiment {protocol.get('experiment', '?')}", f"{protocol.get('image_size', '?')} pixels"),
+            *(f"labels {protocol.get('labels', {}).get('release', '?')}", f"split {protocol.get('splits', '?')}", f"seed {protocol.get('seed', '?')}"),
         ],
-        "warning": MINIATURE if protocol.get("data") == "mini" else None,
-        "context": "" if protocol.get("data") == "mini" else CONTEXT,
-        "meaning": MEANING,
-        "looks": _looks(provenance["looks"]),
-        "prevalences": _prevalences(report["prevalences"]),
-        "sets": sorted((_set_in_words(name, part, report) for name, part in with_numbers(report).items()), key=lambda told: int(told["rank"])),
-        "unreported": [(spell_set(name), _coverage(part), part.get("reason", "no finding")) for name, part in sets.items() if not part["findings"]],
-        "protocol": list(flat(_without_numbers(protocol))),
-        "provenance": list(flat(provenance)),
-        "attribution": report["attribution"],
-    }
+        measure="Macro AUROC",
+        cards=[_card(name, report) for name in names],
+        sections=[
+            ("", [_introduction(protocol)]),
+            ("AUROC of every finding", [Block(picture="auroc", alt=alt)]),
+            ("How common each finding is", [Block("", (PREVALENCES,), [_prevalences(report["prevalences"])])]),
+            *((spell(name), list(_blocks(name, report))) for name in names),
+            ("Sets without numbers", [Block(tables=[Table(unreported)])]),
+            ("Training", [Block(picture="training", alt="Losses and validation AUROC over the epochs")]),
+        ],
+        protocol=_without_numbers(protocol),
+        attribution=report["attribution"],
+    )
+    write(folder, "report", page, pictures)
 
 
-def _looks(looks: Mapping[str, int]) -> dict[str, Any]:
-    times = {1: "once", 2: "twice"}.get(looks["n"], f"{looks['n']:,} times")
-    protocols = "one evaluation protocol" if looks["n_protocols"] == 1 else f"{looks['n_protocols']:,} different evaluation protocols"
-    changed = looks["n_protocols"] > 1
-    return {"words": LOOKED.format(times=times, protocols=protocols) + (CHANGED if changed else UNCHANGED), "changed": changed}
+def _is_primary(name: str, report: Mapping[str, Any]) -> bool:
+    return name in report["protocol"]["evaluation"]["primary_endpoint"].split()
 
 
-def _prevalences(told: Mapping[str, Any]) -> Block:
-    columns = [(name, kind) for name, of in told.items() for kind in ("text_mined", "reference") if of[kind]]
-    findings = list(dict.fromkeys(finding for name, kind in columns for finding in told[name][kind]))
-    rows = [[spell(finding), *(percent(told[name][kind].get(finding)) for name, kind in columns)] for finding in findings]
+def _coverage(part: Mapping[str, Any]) -> str:
+    return f"{part['n_images']:,} of {part['n_images'] + part['n_missing_images']:,}" if "n_images" in part else NOTHING
+
+
+def _introduction(protocol: Mapping[str, Any]) -> Block:
+    n, n_protocols = (protocol["provenance"]["looks"][key] for key in ("n", "n_protocols"))
+    times = {1: "once", 2: "twice"}.get(n, f"{n:,} times")
+    looked = LOOKED.format(times=times, protocols="one evaluation protocol" if n_protocols == 1 else f"{n_protocols:,} different evaluation protocols")
+    context = "" if protocol.get("data") == "mini" else CONTEXT
+    if n_protocols > 1:
+        return Block("", [*filter(None, [context]), MEANING], warning=looked + CHANGED)
+    return Block("", [*filter(None, [context]), looked + UNCHANGED, MEANING])
+
+
+def _prevalences(told: Mapping[str, Any]) -> Table:
     words = {"text_mined": "text mining", "reference": "radiologists"}
-    header = ["Finding", *(f"{spell_set(name)}: {words[kind]}" for name, kind in columns)]
-    return Block("How common each finding is", (PREVALENCES,), [Table(header, rows, counts=range(1, len(header)))])
+    columns = [(name, kind) for name, of in told.items() for kind in words if of[kind]]
+    findings = list(dict.fromkeys(finding for name, kind in columns for finding in told[name][kind]))
+    rows = [
+        {"Finding": spell(finding)} | {f"{spell(name)}: {words[kind]}": percent(told[name][kind].get(finding)) for name, kind in columns}
+        for finding in findings
+    ]
+    return Table(rows)
 
 
 def _without_numbers(protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,36 +164,41 @@ def _without_numbers(protocol: Mapping[str, Any]) -> dict[str, Any]:
     return dict(protocol) | {"evaluation": evaluation | {"mapping": mapping, "thresholds": thresholds}}
 
 
-def _set_in_words(name: str, part: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
-    macro, findings, protocol = part["macro"], part["findings"], report["protocol"]
-    used, n_listed = macro["findings"], part["n_images"] + part["n_missing_images"]
+def _card(name: str, report: Mapping[str, Any]) -> Card:
+    part = report["reference_sets"][name]
+    macro, (present, missing) = part["macro"], _films(part)
+    only = "only the findings that the present images allow" if macro.get("available_only") else ""
+    mean, value, within = macro.get("reason", ""), "", ""
+    if macro["auroc"]:
+        mean = f"mean over {len(macro['findings'])} of {len(part['findings'])} findings"
+        value, within = value_of(macro["auroc"]), interval(macro["auroc"])
+    lines = list(filter(None, [mean, only, present, missing]))
+    return Card(spell(name), KIND.get(name, ""), value, within, lines, warnings=[only, missing], is_primary=_is_primary(name, report))
+
+
+def _films(part: Mapping[str, Any]) -> tuple[str, str]:
+    """What is present, and what is missing, if anything."""
+    n_missing = part["n_missing_images"]
+    missing = f"{n_missing:,} of the set's {part['n_images'] + n_missing:,} images are missing" if n_missing else ""
+    return f"{part['n_images']:,} images of {part['n_patients']:,} patients", missing
+
+
+def _about(name: str, part: Mapping[str, Any], is_real: bool) -> Block:
     counted = {"Views": part["views"], "Sexes": part["sexes"]}
     who = [f"{what}: {', '.join(f'{count:,} {value}' for value, count in of.items())}." for what, of in counted.items() if of]
-    if part["ages"]["median"] is not None:
-        who.append("Age in years: median {median:.0f}, {min:.0f} to {max:.0f}.".format(**part["ages"]))
-    is_real, is_primary = protocol.get("data") == "cxr14", name in protocol["evaluation"]["primary_endpoint"].split()
-    return {
-        "name": name,
-        "title": spell_set(name),
-        "kind": KIND.get(name, ""),
-        "about": " ".join(filter(None, [ABOUT.get(name, ""), SCOPE.get(name, "") if is_real else ""])),
-        "is_primary": is_primary,
-        "rank": -1 if is_primary else READING_ORDER.index(name) if name in READING_ORDER else len(READING_ORDER),
-        "macro": f"{macro['auroc']['value']:.3f}" if macro["auroc"] else None,
-        "interval": interval(macro["auroc"]) if macro["auroc"] else None,
-        "reason": macro.get("reason"),
-        "mean_of": f"mean over {len(used)} of {len(findings)} findings" if macro["auroc"] else None,
-        "only": "only the findings that the present images allow" if macro.get("available_only") else None,
-        "used": ", ".join(map(spell, used)),
-        "n_images": f"{part['n_images']:,} images of {part['n_patients']:,} patients",
-        "missing": f"{part['n_missing_images']:,} of the set's {n_listed:,} images are missing" if part["n_missing_images"] else None,
-        "who": " ".join(who),
-        "blocks": list(_blocks(name, part, report, is_real)),
-    }
+    ages = "Age in years: median {median:.0f}, {min:.0f} to {max:.0f}.".format(**part["ages"]) if part["ages"]["median"] is not None else ""
+    mean = f"The mean is over {', '.join(map(spell, part['macro']['findings']))}." if part["macro"]["auroc"] else ""
+    paragraphs = (
+        [f"{name}: {KIND.get(name, 'another set')}.", ABOUT.get(name, ""), SCOPE.get(name, "") if is_real else ""],
+        [f"{'; '.join(filter(None, _films(part)))}.", *who, ages, mean],
+    )
+    return Block("", [" ".join(filter(None, words)) for words in paragraphs])
 
 
-def _blocks(name: str, part: Mapping[str, Any], report: Mapping[str, Any], is_real: bool) -> Iterator[Block]:
+def _blocks(name: str, report: Mapping[str, Any]) -> Iterator[Block]:
     """A set, in the order in which it is read: what matters most lies open."""
+    part, is_real = report["reference_sets"][name], report["protocol"].get("data") == "cxr14"
+    yield _about(name, part, is_real)
     if not part["adjudicated"]:
         yield set_tables.findings(part)
         yield Block("ROC curves", picture=f"{name}_roc", alt=f"ROC curve of every finding on {name}", folded=True)
@@ -207,45 +208,12 @@ def _blocks(name: str, part: Mapping[str, Any], report: Mapping[str, Any], is_re
         yield set_tables.findings(part, set_tables.BASELINE_SCALE if is_real and name == "four_findings_test" else "")
         yield from reader_tables.beside_the_model(name, part)
         usual = "nih_val" if name == "four_findings_validation" else "nih_test"
-        yield from reader_tables.labels(name, part, report["reference_sets"].get(usual, {}).get("findings") or {}, usual)
+        yield from reader_tables.labels(part, report["reference_sets"].get(usual, {}).get("findings") or {}, usual)
     yield Block("Precision-recall curves", picture=f"{name}_precision_recall", alt=f"Precision-recall curve of every finding on {name}", folded=True)
     yield from set_tables.operating_points(part)
     yield from set_tables.subgroups(part)
     yield from set_tables.calibration(name, part)
-    yield from reader_tables.mapping(part)
-
-
-def _coverage(part: Mapping[str, Any]) -> str:
-    return f"{part['n_images']:,} of {part['n_images'] + part['n_missing_images']:,}" if "n_images" in part else NOTHING
-
-
-# --- markdown ---------------------------------------------------------------------------------------------------------------------------------------
-
-
-def _markdown(told: Mapping[str, Any], links: Mapping[str, str]) -> Iterator[str]:
-    yield from (f"# {plain(told['title'])}", "", plain(" · ".join(told["facts"])), "")
-    if told["warning"]:
-        yield from (f"**{plain(told['warning'])}**", "")
-    headline = []
-    for part in told["sets"]:
-        number = ", ".join(filter(None, [f"{part['macro']} {part['interval']}", part["mean_of"], part["only"]]))
-        name = part["title"] + " (primary endpoint)" * part["is_primary"]
-        headline.append([name, part["kind"], number if part["macro"] else f"undefined: {part['reason']}", part["n_images"], part["missing"] or "complete"])
-    yield from as_table(("Reference set", "What it is", "Macro AUROC [95 % interval]", "Present", "Coverage"), headline)
-    yield from (line for words in (told["context"], told["looks"]["words"], told["meaning"]) if words for line in (words, ""))
-    yield from (*picture_link("auroc", links), *in_markdown(told["prevalences"], links))
-    for part in told["sets"]:
-        mean = f"The mean is over {part['used']}." if part["macro"] else ""
-        yield from (f"## {plain(part['title'])}", "", plain(f"{part['about']} {part['n_images']}. {part['missing'] or ''} {part['who']} {mean}"), "")
-        for block in part["blocks"]:
-            if block.tables or block.picture in links:
-                yield from in_markdown(block, links)
-    if told["unreported"]:
-        yield from ("## Sets without numbers", "", *as_table(("Reference set", "Images present", "Why"), told["unreported"]))
-    if "training" in links:
-        yield from ("## Training", "", *picture_link("training", links))
-    yield from ("## Protocol", "", *as_table(("Key", "Value"), told["protocol"]), "## Provenance", "", *as_table(("Key", "Value"), told["provenance"]))
-    yield from ("## Attribution", "", *(f"- {plain(line)}" for line in told["attribution"]))
+    yield reader_tables.mapping(part)
 
 
 # --- console ----------------------------------------------------------------------------------------------------------------------------------------
@@ -253,29 +221,23 @@ def _markdown(told: Mapping[str, Any], links: Mapping[str, str]) -> Iterator[str
 
 def summary(report: Mapping[str, Any]) -> str:
     """The headline of the report in a few aligned lines."""
-    lines = [("reference set", "images", "missing", "macro AUROC [95 % interval]")]
+    headline: list[Row] = []
     for name, part in report["reference_sets"].items():
         macro = part.get("macro") or part
         told = f"undefined: {macro.get('reason', 'no finding')}"
         if macro.get("auroc"):
             only = ", only those that the present images allow" if macro.get("available_only") else ""
-            told = f"{macro['auroc']['value']:.3f} {interval(macro['auroc'])}  over {len(macro['findings'])} finding{'s' * (len(macro['findings']) > 1)}{only}"
-        lines.append((name, *(f"{part[key]:,}" if key in part else "–" for key in ("n_images", "n_missing_images")), told))
-    widths = [max(len(line[i]) for line in lines) for i in range(3)]
-    told_lines = [f"{name:<{widths[0]}}  {images:>{widths[1]}}  {missing:>{widths[2]}}  {told}" for name, images, missing, told in lines]
-
-    sets = with_numbers(report)
+            told = f"{number(macro['auroc'])}  over {len(macro['findings'])} finding{'s' * (len(macro['findings']) > 1)}{only}"
+        counts = {"images": part.get("n_images"), "missing": part.get("n_missing_images")}
+        headline.append({"reference set": name, **counts, "macro AUROC [95 % interval]": told})
+    lines, sets = Table(headline).aligned(), with_numbers(report)
     if sets:
         leading = leading_set(sets)
-        findings = sets[leading]["findings"]
-        width = max(len(leading), *map(len, findings))
-        told_lines += ["", f"{leading:<{width}}  positive  AUROC [95 % interval]"]
-        for finding, row in findings.items():
-            told = f"{row['auroc']['value']:.3f} {interval(row['auroc'])}" if row["auroc"] else f"undefined: {row.get('reason', 'no reason was recorded')}"
-            told_lines.append(f"{finding:<{width}}  {row['n_pos']:>8,}  {told}")
+        rows = [{leading: finding, "positive": row["n_pos"], "AUROC [95 % interval]": auroc(row)} for finding, row in sets[leading]["findings"].items()]
+        lines += ["", *Table(rows).aligned()]
     compared = sets.get("all_findings_test", {}).get("readers", {}).get("differences")
     if compared:
         tested = [row for of in compared["by_reader"].values() for row in of.values() if row["in_primary_family"]]
         n_apart = sum(row["p_holm"] < LEVEL for row in tested)
-        told_lines += ["", f"model and held-out readers differ in {n_apart} of {len(tested)} primary comparisons (Holm, {LEVEL:.0%})"]
-    return "\n".join(told_lines)
+        lines += ["", f"model and held-out readers differ in {n_apart} of {len(tested)} primary comparisons (Holm, {LEVEL:.0%})"]
+    return "\n".join(lines)

@@ -15,8 +15,12 @@ LARGE_SHARE = 0.2
 NOTHING, MINUS = "–", "−"
 
 
-def spell(finding: str) -> str:
-    return finding.replace("_", " ")
+def spell(name: str) -> str:
+    """
+    >>> spell("Pleural_Thickening"), spell("nih_val")
+    ('Pleural Thickening', 'NIH val')
+    """
+    return NAMES.get(name, name.replace("_", " "))
 
 
 def spell_set(words: str) -> str:
@@ -38,6 +42,14 @@ def percent(share: float | None) -> str:
     if share is None:
         return NOTHING
     return f"{100 * share:.1f} %" if share >= 0.01 or share == 0 else f"{100 * share:#.2g} %"
+
+
+def share(estimate: Mapping[str, float] | None) -> str:
+    """
+    >>> share({"value": 0.1, "lo": 0.0872, "hi": 0.114})
+    '10.0 % [8.7, 11.4]'
+    """
+    return f"{percent(estimate['value'])} [{100 * estimate['lo']:.1f}, {100 * estimate['hi']:.1f}]" if estimate else NOTHING
 
 
 def interval(estimate: Mapping[str, float]) -> str:
