@@ -432,6 +432,8 @@ def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> tuple[di
     validation = read_predictions(path, splits=("val", "expert_validation"))
     _refuse_strangers(validation.table, study.splits)
     settings, mapping = plain["report"], plain["mapping"]
+    if "train_prevalence" not in validation.metadata:
+        raise RunError(f"{path}: it does not say how common the findings were in training, which the mapping needs: predicted by an older version; train again")
     frozen = freeze(
         validation,
         references,
