@@ -4,7 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, t
 from sklearn.metrics import roc_auc_score
 
 from cxr.stats.delong import Comparison, clustered_delong, delong, holm
@@ -75,7 +75,12 @@ def test_clustered_delong_equals_the_formulas_of_obuchowski_written_out(seed: in
         return s10 / m + s01 / n + s11 / (m * n) + s11_other / (m * n)
 
     expected = covariance("a", "a") + covariance("b", "b") - 2 * covariance("a", "b")
-    assert variance_of(clustered_delong(a, b, positive, patients)) == pytest.approx(expected, abs=1e-12)
+    compared = clustered_delong(a, b, positive, patients)
+    films = [[list(patients[side]).count(patient) for patient in set(patients[side])] for side in (positive, ~positive)]
+    equal = min(sum(counts) ** 2 / sum(count**2 for count in counts) for counts in films)
+    reach = (compared.difference.hi - compared.difference.lo) / 2
+    assert (reach / t.ppf(0.975, equal - 1)) ** 2 == pytest.approx(expected, abs=1e-12)
+    assert compared.p == pytest.approx(2 * t.sf(abs(compared.difference.value) / expected**0.5, equal - 1), abs=1e-12)
 
 
 def test_the_other_way_round_only_the_sign_changes() -> None:

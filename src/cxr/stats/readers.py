@@ -106,7 +106,7 @@ def kappa_with_interval(a: np.ndarray, b: np.ndarray, patients: np.ndarray, *, n
     >>> votes = np.array([True, True, False, False] * 10)
     >>> estimate = kappa_with_interval(votes, votes, np.arange(40), n_draws=1000, seed=0)
     >>> estimate.value, round(estimate.lo, 3), estimate.hi
-    (1.0, 0.825, 1.0)
+    (1.0, 0.822, 1.0)
     """
     value = float(cohens_kappa(a, b)[0])
     if np.isnan(value):
@@ -157,11 +157,12 @@ def leave_one_out(reads: np.ndarray, r: int) -> np.ndarray:
 
 def _beside(scores: np.ndarray, positive: np.ndarray, said: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Sensitivity and specificity of the reader, then of the model at the other rate of the reader (4, B); NaN where a class weighs nothing."""
-    n_positive, n_negative = weights @ positive, weights @ ~positive
+    # as numbers: a product with bools is taken element by element, forty times slower
+    sides = np.stack([positive, ~positive, positive & ~said, ~positive & said], axis=1).astype(np.float64)
+    n_positive, n_negative, n_missed, n_false_alarms = (weights @ sides).T
     both = (n_positive > 0) & (n_negative > 0)
     missed, false_alarms = (
-        np.divide(weights @ wrong, total, out=np.full(len(weights), np.nan), where=both)
-        for wrong, total in ((positive & ~said, n_positive), (~positive & said, n_negative))
+        np.divide(wrong, total, out=np.full(len(weights), np.nan), where=both) for wrong, total in ((n_missed, n_positive), (n_false_alarms, n_negative))
     )
     sensitivity = sensitivity_at(scores, positive, false_alarms[:, None], weights)[:, 0]
     # seen from the other class specificity is the sensitivity, and missed positives are the false alarms
