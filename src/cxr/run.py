@@ -308,6 +308,7 @@ def fit(config: Config, study: Study, store: "Store", run_dir: Path, loggers: li
     from cxr.data.datamodule import FilmData
     from cxr.model.classifier import Classifier
     from cxr.model.optim import WarmedUpEMA
+    from cxr.model.pace import Pace
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for noise in (".*treespec, LeafSpec.*", ".*exists and is not empty.*", ".*does not have many workers.*", ".*Loading `train_dataloader`.*"):
@@ -345,6 +346,7 @@ def fit(config: Config, study: Study, store: "Store", run_dir: Path, loggers: li
         weights=config.model.weights,
     )
     watched = sys.stderr.isatty()  # a log file gets a line per epoch instead of a bar
+    log_every = min(50, max(1, len(train_rows) // config.data.batch_size))
     best = ModelCheckpoint(dirpath=run_dir / "checkpoints", filename="best", monitor="val/auroc_macro", mode="max", save_top_k=1, enable_version_counter=False)
     trainer = pl.Trainer(
         accelerator=config.trainer.accelerator,
@@ -356,11 +358,16 @@ def fit(config: Config, study: Study, store: "Store", run_dir: Path, loggers: li
         gradient_clip_val=config.trainer.gradient_clip_val or None,
         sync_batchnorm=config.trainer.sync_batchnorm,
         logger=loggers,
-        callbacks=[best, *([TQDMProgressBar()] if watched else []), *([WarmedUpEMA(config.model.ema_decay)] if config.model.ema_decay else [])],
+        callbacks=[
+            best,
+            *([TQDMProgressBar(refresh_rate=log_every)] if watched else []),  # showing the loss means waiting for the device
+            *([WarmedUpEMA(config.model.ema_decay)] if config.model.ema_decay else []),
+            Pace(config.data.batch_size),
+        ],
         use_distributed_sampler=False,  # ours know their rank, and repeat no film
         num_sanity_val_steps=0,
         enable_progress_bar=watched,
-        log_every_n_steps=min(50, max(1, len(train_rows) // config.data.batch_size)),
+        log_every_n_steps=log_every,
         enable_model_summary=False,
         default_root_dir=run_dir,
     )

@@ -1,5 +1,8 @@
 """Mirrors data/dataset.py and data/datamodule.py: batches and their order, through the real loaders and the real Trainer."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +11,9 @@ import pytorch_lightning as pl
 import torch
 
 from cxr.data.augment import make_augment
-from cxr.data.datamodule import FilmData
-from cxr.data.store import Store
+from cxr.data.datamodule import FilmData, automatic_workers
+from cxr.data.dataset import MAX_MAPPED, FilmDataset
+from cxr.data.store import Store, open_store
 
 N_FILMS, SIDE, CROP, BATCH = 50, 36, 32, 8
 PIXELS = np.random.default_rng(0).integers(0, 256, (N_FILMS, SIDE, SIDE), dtype=np.uint8)
@@ -110,25 +114,26 @@ def test_a_restart_continues_with_the_very_next_batch(tmp_path: Path, num_worker
     assert same(first + second, undisturbed)
 
 
-def test_evaluation_cuts_the_centre_and_follows_the_rows() -> None:
-    data = film_data()
+def test_evaluation_takes_whole_films_in_order_and_without_workers() -> None:
+    data = film_data(num_workers=2)
+    assert data.val_dataloader().num_workers == 0
     batches = list(data.val_dataloader())
     images = torch.cat([batch["image"] for batch in batches])
-    np.testing.assert_array_equal(images[:, 0].numpy(), PIXELS[40:, 2:34, 2:34])
+    np.testing.assert_array_equal(images[:, 0].numpy(), PIXELS[40:])
     assert images.dtype == torch.uint8
     assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(10))
-    np.testing.assert_array_equal(torch.cat([batch["target"] for batch in batches]).numpy(), data.val_set.targets)
+    np.testing.assert_array_equal(torch.cat([batch["target"] for batch in batches]).numpy(), data.val_films[1])
     rows = np.array([3, 49, 11])
     (batch,) = data.predict_loader(rows)
-    np.testing.assert_array_equal(batch["image"][:, 0].numpy(), PIXELS[rows, 2:34, 2:34])
+    np.testing.assert_array_equal(batch["image"][:, 0].numpy(), PIXELS[rows])
 
 
 def test_a_film_goes_with_its_own_target() -> None:
     data = film_data(augmented=False)
     for batch in data.train_dataloader():
         for index, image, target in zip(batch["index"], batch["image"], batch["target"], strict=True):
-            np.testing.assert_array_equal(image[0].numpy(), PIXELS[39 - index, 2:34, 2:34])
-            np.testing.assert_array_equal(target.numpy(), data.train_set.targets[index])
+            np.testing.assert_array_equal(image[0].numpy(), PIXELS[39 - index])
+            np.testing.assert_array_equal(target.numpy(), data.train_films[1][index])
 
 
 def test_fewer_films_than_a_batch_are_refused() -> None:
@@ -145,3 +150,63 @@ def test_fewer_films_than_a_batch_are_refused() -> None:
             augment=None,
             seed=0,
         )
+
+
+def test_films_of_an_open_store_are_those_of_its_file_in_any_order(tmp_path: Path) -> None:
+    """Announcing and releasing pages are advice to the system: whatever is announced, the pixels are the file's."""
+    many = np.random.default_rng(2).integers(0, 256, (300, 40, 40), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", many)
+    np.save(tmp_path / "image_ids.npy", np.array([f"{i:08d}_000.png" for i in range(300)]))
+    (tmp_path / "quarantine.csv").write_text("image_id,reason\n")
+    (tmp_path / "meta.json").write_text('{"n_images": 300, "size": 40}')
+    store = open_store(tmp_path)
+    assert store.file is not None
+    films = FilmDataset(store, np.arange(300), np.zeros((300, 1), np.float32), image_size=32)
+    films.n_mapped = 10**9  # so that every batch lets go of what it touched
+    for rows in (np.arange(300), np.array([299, 0, 150, 151, 152, 7]), np.array([5]), np.random.default_rng(3).permutation(300)):
+        batch = films.__getitems__([(0, int(row)) for row in rows])
+        np.testing.assert_array_equal(batch["image"][:, 0].numpy(), many[rows])
+
+
+def test_a_row_that_the_store_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="row 50 was asked of a store of 50 films"):
+        FilmDataset(film_data().store, np.array([3, 50]), np.zeros((2, 1), np.float32), image_size=32)
+
+
+MEMORY = """
+import numpy as np, sys
+from pathlib import Path
+from cxr.data.dataset import FilmDataset
+from cxr.data.store import open_store
+def resident():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]) / 1024
+store = open_store(Path(sys.argv[1]))
+films = FilmDataset(store, np.arange(len(store.images)), np.zeros((len(store.images), 14), np.float32), image_size=224)
+before = resident()
+for start in range(0, len(films), 64):
+    films.__getitems__([(0, i) for i in range(start, min(start + 64, len(films)))])
+    peak = max(locals().get("peak", 0), resident())
+print(peak - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from Linux's /proc")
+def test_reading_a_whole_store_does_not_make_the_process_own_it(tmp_path: Path) -> None:
+    n = 12_000  # 786 MB of films, which take no room on disk
+    with (tmp_path / "images.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (n, 256, 256)})
+        file.truncate(file.tell() + n * 256 * 256)
+    np.save(tmp_path / "image_ids.npy", np.array([f"{i:08d}_000.png" for i in range(n)]))
+    (tmp_path / "quarantine.csv").write_text("image_id,reason\n")
+    (tmp_path / "meta.json").write_text(f'{{"n_images": {n}, "size": 256}}')
+    told = subprocess.run([sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert float(told.stdout) < 1.3 * MAX_MAPPED / 2**20
+
+
+def test_workers_are_chosen_by_what_the_device_takes_and_the_cores_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(cores: int, processes: int, gpu: bool) -> int:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+        return automatic_workers(processes, gpu=gpu)
+
+    assert [chosen(1, 1, True), chosen(2, 1, True), chosen(16, 1, True), chosen(16, 4, True), chosen(16, 16, True)] == [0, 1, 8, 3, 0]
+    assert [chosen(1, 1, False), chosen(16, 1, False), chosen(2, 2, False)] == [0, 1, 0]

@@ -93,6 +93,7 @@ def make_augment(
         brightness, contrast: at most this fraction up or down.
         horizontal_flip_p: how often left and right are exchanged; 0 by default, for it moves the heart to the other side.
     """
+    cv2.setNumThreads(1)  # films of this size are not worth a thread, and OpenCV's threads do not survive a fork
     transforms: list[A.BasicTransform] = []
     if affine_p:
         transforms.append(

@@ -5,20 +5,15 @@ import os
 # a truncated file is our message to give, not libpng's to print; read by OpenCV when it is first imported
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
-import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from cxr.data.png import DecodeError, decode_png, read_chunks
+
 # Raised whenever the same file would give other pixels, so that a store made by an older rule is noticed.
 RULE = "grey by luminance, 16 bits by their upper byte, alpha ignored, padded to a square with black, cv2.INTER_AREA; version 1"
-
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
-class DecodeError(ValueError):
-    """A file that is no readable image; the message is the reason, without the path."""
 
 
 def decode(path: Path, size: int) -> np.ndarray:
@@ -38,35 +33,24 @@ def decode(path: Path, size: int) -> np.ndarray:
         data = path.read_bytes()
     except OSError as error:
         raise DecodeError(f"cannot be read: {error.strerror}") from error
-    check_png(data)
+    pixels = decode_png(read_chunks(data))
+    pixels = decode_opencv(data) if pixels is None else grey(pixels, cv2.COLOR_RGB2GRAY, cv2.COLOR_RGBA2GRAY)
+    return resize_square(pixels, size)
+
+
+def decode_opencv(data: bytes) -> np.ndarray:
+    """What decides wherever `cxr.data.png` does not answer: any PNG to (H, W) uint8 grey; DecodeError if OpenCV cannot read it."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise DecodeError("the pixels cannot be decoded")
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
-    if pixels.ndim == 3:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2GRAY if pixels.shape[2] == 4 else cv2.COLOR_BGR2GRAY)
-    return resize_square(pixels, size)
+    return grey(pixels, cv2.COLOR_BGR2GRAY, cv2.COLOR_BGRA2GRAY)
 
 
-def check_png(data: bytes) -> None:
-    """Walks a PNG's chunks (ISO/IEC 15948, section 5); DecodeError with the reason unless every one is whole and the last is IEND."""
-    if not data:
-        raise DecodeError("the file is empty")
-    if not data.startswith(SIGNATURE):
-        raise DecodeError("not a PNG file")
-    at, view = len(SIGNATURE), memoryview(data)
-    while at + 12 <= len(data):
-        length, kind = int.from_bytes(view[at : at + 4], "big"), bytes(view[at + 4 : at + 8])
-        end = at + 12 + length
-        if end > len(data):
-            break
-        if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
-            raise DecodeError(f"damaged: wrong checksum in chunk {kind.decode('ascii', 'replace')} at byte {at}")
-        if kind == b"IEND":
-            return
-        at = end
-    raise DecodeError(f"truncated after {len(data)} bytes")
+def grey(pixels: np.ndarray, three: int, four: int) -> np.ndarray:
+    """(H, W) or (H, W, 3 or 4) uint8 to (H, W): luminance by the OpenCV conversion that fits the order of the three or four channels."""
+    return pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, four if pixels.shape[2] == 4 else three)
 
 
 def resize_square(pixels: np.ndarray, size: int) -> np.ndarray:

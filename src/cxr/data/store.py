@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import io
 import json
+import mmap
 import os
 import shutil
 from collections import deque
@@ -43,12 +44,39 @@ class Store:
         image_ids: (N,) str, sorted; row i of `images` is image_ids[i].
         quarantine: image_id -> why its file could not be read.
         meta: size, rule, list_sha256, n_images, package_version, ... as in meta.json.
+        file: what `images` is mapped from; None for an array in memory.
     """
 
     images: np.ndarray
     image_ids: np.ndarray
     quarantine: dict[str, str]
     meta: dict[str, Any]
+    file: mmap.mmap | None = None
+
+    def announce(self, rows: np.ndarray) -> None:
+        """Asks the disk for films all at once, before the first of them is touched.
+
+        Touched one after another, the films of a shuffled batch are waited for one after another: a store that is not in memory then gave 3,500 films/s,
+        and 14,000 announced, as many as in order. So films are shuffled freely, not in blocks. (MADV_RANDOM, the obvious advice, gave 1,000: it turns
+        read-ahead off within a film as well.)
+
+        Args:
+            rows: (n,) int, of the store.
+        """
+        if self.file is None or not len(rows):
+            return
+        nbytes = self.images[0].nbytes
+        rows = np.sort(rows)
+        ends = np.flatnonzero(np.diff(rows, append=rows[-1] + 2) > 1)
+        for first, last in zip(rows[np.append(0, ends[:-1] + 1)].tolist(), rows[ends].tolist(), strict=True):
+            start, stop = HEADER_BYTES + first * nbytes, HEADER_BYTES + (last + 1) * nbytes
+            page = start - start % mmap.PAGESIZE
+            self.file.madvise(mmap.MADV_WILLNEED, page, stop - page)
+
+    def release(self) -> None:
+        """Gives the pages touched so far back to the system's cache; else every process would come to own the whole store, as `top` counts."""
+        if self.file is not None:
+            self.file.madvise(mmap.MADV_DONTNEED)
 
 
 def list_sha256(image_ids: list[str]) -> str:
@@ -78,7 +106,7 @@ def open_store(folder: Path) -> Store:
             f"the image store at {folder} is damaged (images {images.shape} {images.dtype}, meta.json says {expected} uint8):"
             " delete the folder and prepare it again"
         )
-    return Store(images, image_ids, quarantine, meta)
+    return Store(np.asarray(images), image_ids, quarantine, meta, file=images.base)
 
 
 def check_store(store: Store, folder: Path, image_ids: list[str], size: int) -> None:

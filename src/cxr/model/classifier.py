@@ -71,8 +71,10 @@ class Classifier(pl.LightningModule):
         self.auroc = MultilabelAUROC(num_labels=max(2, len(monitored)), average=None, thresholds=None, ignore_index=-1, validate_args=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 1, S, S) uint8 to (B, F) float32 logits; the float picture exists on the device only."""
-        pixels = (images.to(torch.float32) / 255 - self.mean) / self.std
+        """(B, 1, S, S) uint8 to (B, F) float32 logits; the centre of larger films is cut out, and the float picture exists on the device only."""
+        side = self.hparams.image_size
+        at = (images.shape[-1] - side) // 2
+        pixels = (images[..., at : at + side, at : at + side].to(torch.float32) / 255 - self.mean) / self.std
         return self.net(pixels).float()
 
     # training
@@ -95,7 +97,6 @@ class Classifier(pl.LightningModule):
         n_known_everywhere = self.all_gather(n_known).sum().clamp_min(1)
         loss = total * self.trainer.world_size / n_known_everywhere
         self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
-        self.log("train/lr", self.trainer.optimizers[0].param_groups[-1]["lr"], on_step=True, on_epoch=False)
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -108,7 +109,7 @@ class Classifier(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optim = self.hparams.optim
         groups = parameter_groups(self.net, lr=optim["lr"], weight_decay=optim["weight_decay"], layer_decay=optim["layer_decay"])
-        optimizer = make_optimizer(optim["name"], groups, betas=optim.get("betas"), momentum=optim.get("momentum", 0.0), fused=self.device.type == "cuda")
+        optimizer = make_optimizer(optim["name"], groups, betas=optim.get("betas"), momentum=optim.get("momentum", 0.0), fused=self.trainer.precision != "16-mixed")
         total = int(self.trainer.estimated_stepping_batches)
         frozen = total * self.hparams.model["freeze_epochs"] // max(1, self.trainer.max_epochs or 1)
         schedule = make_schedule(optimizer, total_steps=total, warmup_steps=optim["warmup_steps"], frozen_steps=frozen, final_fraction=optim["final_fraction"])

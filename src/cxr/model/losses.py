@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 # (logits (B, F) float32, targets (B, F) of 0 and 1) -> (B, F)
 Elementwise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -26,8 +27,7 @@ def make_loss(name: str, prevalence: torch.Tensor, *, gamma: float = 0.0, gamma_
     if name == "bce":
         return lambda logits, targets: F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     if name == "weighted_bce":
-        weight = ((1 - prevalence) / prevalence.clamp_min(1e-9)).clamp_max(MAX_POSITIVE_WEIGHT)
-        return lambda logits, targets: F.binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=weight.to(logits.device))
+        return _WeightedBCE(((1 - prevalence) / prevalence.clamp_min(1e-9)).clamp_max(MAX_POSITIVE_WEIGHT))
     if name == "focal":
 
         def focal(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -46,6 +46,17 @@ def make_loss(name: str, prevalence: torch.Tensor, *, gamma: float = 0.0, gamma_
 
         return asymmetric
     raise ValueError(f"no loss is called {name}")
+
+
+class _WeightedBCE(nn.Module):
+    """A module, so that the weights move to the device once and not in every step."""
+
+    def __init__(self, weight: torch.Tensor):
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=self.weight)
 
 
 def masked_sum(elementwise: Elementwise, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

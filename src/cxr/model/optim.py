@@ -3,11 +3,11 @@
 import math
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from timm.models import group_parameters
 from torch import nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 def parameter_groups(net: nn.Module, *, lr: float, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
@@ -77,19 +77,36 @@ class WarmedUpEMA(WeightAveraging):
 
     Its decay grows as (1 + step) / (10 + step): with 0.999 from the first step, a short run would validate little but its random start.
 
+    Lightning's callback does the swapping and saving. Its averaging is replaced: it keeps the average in main memory when it is set up before the network
+    has moved to the GPU, and reads a counter back from the device in every step.
+
     Args:
         decay: what it grows to.
     """
 
     def __init__(self, decay: float):
-        self.decay, self.step = decay, 0
-        super().__init__(multi_avg_fn=self._average)
+        self.decay = decay
+        super().__init__()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        if step_idx is None:
-            return False
-        self.step = step_idx
-        return True
+        return False  # neither of Lightning's own updates
 
-    def _average(self, averaged: Any, current: Any, n_averaged: Any) -> None:
-        get_ema_multi_avg_fn(min(self.decay, (1 + self.step) / (10 + self.step)))(averaged, current, n_averaged)
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        step = trainer.global_step - 1
+        if step < self._latest_update_step:
+            return  # still accumulating gradients
+        decay = min(self.decay, (1 + step) / (10 + step)) if step else 0.0
+        assert self._average_model is not None
+        averaged = self._average_model.module.state_dict(keep_vars=True)
+        pairs = [(averaged[name], value) for name, value in pl_module.state_dict(keep_vars=True).items()]
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([average for average, _ in floats], [value for _, value in floats], 1 - decay)
+        for average, value in pairs:
+            if not average.is_floating_point():
+                average.copy_(value)  # BatchNorm's count of batches
+        self._latest_update_step = trainer.global_step

@@ -6,6 +6,7 @@ patients are drawn with replacement, and a draw is nothing but a weight per film
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,8 @@ from scipy.special import expit, logit, ndtri, stdtrit
 # (scores (N,), positive (N,), weights (B, N)) -> (B,); NaN where undefined
 Statistic = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
 
-# films x draws held at once: 16 MB of float64, which stays near the cache
-CHUNK = 2**21
+# films x draws held at once: 32 MB of float64
+CHUNK = 2**22
 # a finding whose draws lack a class this many times over has too few patients to be resampled
 MAX_REDRAWS_PER_DRAW = 50
 # below so many patients of the rarer class, draws vary too little to be believed
@@ -60,14 +61,24 @@ def patient_weights(patients: np.ndarray, n_draws: int, seed: int | Sequence[int
         (b, N) float64 weights, b rows at a time, B rows in all; every film of a patient has the patient's weight, and a row's patients sum to their number.
     """
     _, index = np.unique(patients, return_inverse=True)
-    n_patients = int(index.max()) + 1
-    rng = np.random.default_rng(seed)
+    counts = _drawn(int(index.max()) + 1, n_draws, tuple(seed) if isinstance(seed, Sequence) else (seed,))
     rows = max(1, CHUNK // len(index))
+    for start in range(0, n_draws, rows):
+        # a film's weights in all draws lie side by side, which is how statistics run through them
+        yield np.take(counts[:, start : start + rows].astype(np.float64), index, axis=0).T
+
+
+@lru_cache(maxsize=4)  # all findings and metrics of a reference set draw the same patients
+def _drawn(n_patients: int, n_draws: int, seed: tuple[int, ...]) -> np.ndarray:
+    """(P, B) uint16: how often each patient is drawn in every draw. Not to be written to."""
+    rng = np.random.default_rng(seed[0] if len(seed) == 1 else seed)
+    counts = np.empty((n_patients, n_draws), np.uint16)
+    rows = max(1, CHUNK // n_patients)
     for start in range(0, n_draws, rows):
         b = min(rows, n_draws - start)
         drawn = rng.integers(n_patients, size=(b, n_patients)) + np.arange(b)[:, None] * n_patients
-        counts = np.bincount(drawn.ravel(), minlength=b * n_patients).reshape(b, n_patients)
-        yield counts.astype(np.float64)[:, index]
+        counts[:, start : start + b] = np.bincount(drawn.ravel(), minlength=b * n_patients).reshape(b, n_patients).T
+    return counts
 
 
 def bootstrap(

@@ -4,9 +4,12 @@ Everything that resamples (bootstrap intervals, paired differences) reweights th
 """
 
 import numpy as np
+from scipy.sparse import csr_array
 
 # rates that differ by less are one rate: sums of weights in another order
 ROUNDING = 1e-12
+# ten for each positive of the commonest finding, and their counts still fit the cache
+BUCKETS = 2**18
 
 
 def auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -72,16 +75,14 @@ def average_precision(scores: np.ndarray, positive: np.ndarray, weights: np.ndar
     # a film is flagged together with all films of its score, so precision is read behind the last of them
     last = np.searchsorted(-scores[order], -scores[order][present], side="right") - 1
 
-    weight_of = weights[:, order]
-    flagged = np.cumsum(weight_of, axis=1)[:, last]
-    weight_of_present = weight_of[:, present]
-    hits_by_rank = np.cumsum(weight_of_present, axis=1)
-    hits = hits_by_rank[:, np.searchsorted(last, last, side="right") - 1]
+    flagged = _cumulated(weights, order, last + 1)
+    hits = _cumulated(weights, order[present], np.searchsorted(last, last, side="right"))
 
     precision = np.divide(hits, flagged, out=np.zeros_like(hits), where=flagged > 0)
-    total = weight_of_present.sum(axis=1)
+    weight_of_present = weights.T[order[present]]
+    total = weight_of_present.sum(axis=0)
     decided = (total > 0) & (weights.sum(axis=1) > total)
-    result: np.ndarray = np.divide((weight_of_present * precision).sum(axis=1), total, out=np.full(len(weights), np.nan), where=decided)
+    result: np.ndarray = np.divide((weight_of_present * precision).sum(axis=0), total, out=np.full(len(weights), np.nan), where=decided)
     return result
 
 
@@ -185,20 +186,69 @@ def precision_recall_curve(scores: np.ndarray, positive: np.ndarray) -> tuple[np
 
 def _won_and_pairs(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """What the pairs of a positive and a negative weigh where the positive scores higher (ties one half), and what all of them weigh: (B,) each."""
+    scores, positive = np.ascontiguousarray(scores), np.ascontiguousarray(positive)  # often columns of a table, which are slow to run through
     _refuse_unrankable(scores)
-    weights = np.ones((1, scores.size)) if weights is None else weights
+    if weights is None:
+        present, absent = np.sort(scores[np.flatnonzero(positive)]), scores[np.flatnonzero(~positive)]
+        return np.array([_count_won(present, absent)]), np.array([float(present.size * absent.size)])
 
     present, absent = np.flatnonzero(positive), np.flatnonzero(~positive)
     absent = absent[np.argsort(scores[absent])]
 
-    # weight_below[:, k]: what the k lowest negatives weigh, so that a positive's share of won pairs is one look-up
-    weight_below = np.zeros((len(weights), absent.size + 1))
-    np.cumsum(weights[:, absent], axis=1, out=weight_below[:, 1:])
     beaten = np.searchsorted(scores[absent], scores[present], side="left")
     beaten_or_tied = np.searchsorted(scores[absent], scores[present], side="right")
+    below = _cumulated(weights, absent, np.concatenate([beaten, beaten_or_tied, [absent.size]]))
 
-    won = (weights[:, present] * (weight_below[:, beaten] + weight_below[:, beaten_or_tied])).sum(axis=1) / 2
-    return won, weights[:, present].sum(axis=1) * weight_below[:, -1]
+    weight_of_present = weights.T[present]
+    won = np.einsum("pb,pb->b", weight_of_present, below[: beaten.size] + below[beaten.size : -1]) / 2
+    return won, weight_of_present.sum(axis=0) * below[-1]
+
+
+def _cumulated(weights: np.ndarray, order: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """What the first counts[k] films of an order weigh: (K, B).
+
+    What lies between two counts is added up for all weightings at once, by a sparse product; only the sums are cumulated.
+
+    Args:
+        weights: (B, N).
+        order: (n,) indices of films.
+        counts: (K,) in [0, n], in any order.
+    """
+    edges, at = np.unique(np.append(counts, 0), return_inverse=True)
+    between = csr_array((np.ones(edges[-1]), order[: edges[-1]], edges), shape=(edges.size - 1, weights.shape[1]))
+    total = np.zeros((edges.size, len(weights)))
+    np.cumsum(between @ weights.T, axis=0, out=total[1:])
+    return total[at[:-1]]
+
+
+def _count_won(present: np.ndarray, absent: np.ndarray) -> float:
+    """Pairs in which the positive scores higher, ties one half.
+
+    Only what lies near a positive has to be sorted: scores fall into BUCKETS equal ranges, and a negative whose range holds no positive is merely counted.
+
+    Args:
+        present: (P,) scores of positives, ascending.
+        absent: (A,) scores of negatives.
+    """
+    if not present.size or not absent.size:
+        return 0.0
+    lowest, highest = min(present[0], absent.min()), max(present[-1], absent.max())
+    with np.errstate(all="ignore"):
+        scale = BUCKETS / (highest - lowest)
+    won = 0
+    if 0 < scale < np.inf:
+        # subtraction, multiplication and truncation all keep the order, so a lower bucket means a lower score
+        bucket, bucket_of_absent = ((present - lowest) * scale).astype(np.int32), ((absent - lowest) * scale).astype(np.int32)
+        shared = np.zeros(max(bucket.max(), bucket_of_absent.max()) + 1, bool)
+        shared[bucket] = True
+        near = shared[bucket_of_absent]
+        won = 2 * int(np.cumsum(np.bincount(bucket_of_absent, minlength=shared.size) * ~shared)[bucket].sum())
+        absent = absent[near]
+    absent = np.sort(absent)
+    beaten = np.searchsorted(absent, present, side="left")
+    tied = present[np.append(absent, np.inf)[beaten] == present]
+    n_tied = np.searchsorted(absent, tied, side="right") - np.searchsorted(absent, tied, side="left")
+    return (won + 2 * int(beaten.sum()) + int(n_tied.sum())) / 2
 
 
 def _roc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -215,8 +265,10 @@ def _weight_at_thresholds(scores: np.ndarray, positive: np.ndarray, weights: np.
     _refuse_unrankable(scores)
     order = np.argsort(-scores, kind="stable")
     last_of_score = np.flatnonzero(np.diff(scores[order], append=np.nan) != 0)
-    flagged = weights[:, order]
-    return np.cumsum(flagged * positive[order], axis=1)[:, last_of_score], np.cumsum(flagged * ~positive[order], axis=1)[:, last_of_score]
+    n_hits = np.cumsum(positive[order])[last_of_score]
+    hits = _cumulated(weights, order[positive[order]], n_hits)
+    false_alarms = _cumulated(weights, order[~positive[order]], last_of_score + 1 - n_hits)
+    return np.ascontiguousarray(hits.T), np.ascontiguousarray(false_alarms.T)
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
