@@ -12,7 +12,7 @@ import torch
 
 from cxr.data.augment import make_augment
 from cxr.data.datamodule import FilmData, automatic_workers
-from cxr.data.dataset import MAX_MAPPED, FilmDataset
+from cxr.data.dataset import MAX_MAPPED, EvalLoader, FilmDataset
 from cxr.data.store import Store, open_store
 
 N_FILMS, SIDE, CROP, BATCH = 50, 36, 32, 8
@@ -114,9 +114,8 @@ def test_a_restart_continues_with_the_very_next_batch(tmp_path: Path, num_worker
     assert same(first + second, undisturbed)
 
 
-def test_evaluation_takes_whole_films_in_order_and_without_workers() -> None:
+def test_evaluation_takes_whole_films_in_order() -> None:
     data = film_data(num_workers=2)
-    assert data.val_dataloader().num_workers == 0
     batches = list(data.val_dataloader())
     images = torch.cat([batch["image"] for batch in batches])
     np.testing.assert_array_equal(images[:, 0].numpy(), PIXELS[40:])
@@ -166,6 +165,16 @@ def test_films_of_an_open_store_are_those_of_its_file_in_any_order(tmp_path: Pat
     for rows in (np.arange(300), np.array([299, 0, 150, 151, 152, 7]), np.array([5]), np.random.default_rng(3).permutation(300)):
         batch = films.__getitems__([(0, int(row)) for row in rows])
         np.testing.assert_array_equal(batch["image"][:, 0].numpy(), many[rows])
+
+
+@pytest.mark.parametrize("n_films", range(1, 18))
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_evaluation_sees_every_film_once(n_films: int, world_size: int) -> None:
+    films = FilmDataset(film_data().store, np.arange(n_films), np.zeros((n_films, 1), np.float32), image_size=CROP)
+    loaders = [EvalLoader(films, batch_size=4, rank=rank, world_size=world_size) for rank in range(world_size)]
+    batches = [list(loader) for loader in loaders]
+    assert [len(loader) for loader in loaders] == [len(made) for made in batches]
+    assert sorted(index for made in batches for batch in made for index in batch["index"].tolist()) == list(range(n_films))
 
 
 def test_a_row_that_the_store_does_not_have_is_refused() -> None:

@@ -1,6 +1,8 @@
 """Mirrors data/decode.py. The oracle is Pillow."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +114,13 @@ def test_real_films_equal_pillow_and_colour_ones_their_grey_copy(real: Path, fil
         np.testing.assert_array_equal(decode(path, 256), decode(film(png(Image.fromarray(pixels))), 256))
         area = pixels.reshape(256, 4, 256, 4).mean(axis=(1, 3))
         assert abs(decode(path, 256) - area).max() <= 0.5
+
+
+def test_a_header_that_promises_absurdly_many_pixels_is_refused_with_the_reason(film) -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 65_000, 65_000, 8, 0, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    with pytest.raises(DecodeError, match="larger than any film"):
+        decode(film(data), 64)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cxr.data.sampler import EvalSampler, TrainSampler
+from cxr.data.sampler import TrainSampler
 
 
 def test_an_epoch_is_a_permutation_without_its_incomplete_last_batch() -> None:
@@ -34,10 +34,3 @@ def test_the_processes_of_a_job_share_the_global_batches_of_one_process(world_si
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     with pytest.raises(ValueError, match=r"data\.batch_size=10 cannot be shared by 3"):
         TrainSampler(100, batch_size=10, seed=0, world_size=3)
-
-
-@pytest.mark.parametrize("n_films", range(1, 18))
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_evaluation_sees_every_film_once(n_films: int, world_size: int) -> None:
-    seen = [index for rank in range(world_size) for _, index in EvalSampler(n_films, rank=rank, world_size=world_size)]
-    assert sorted(seen) == list(range(n_films))

@@ -43,7 +43,9 @@ def tables(results: list[Result]) -> str:
         for case in result["cases"]:
             time = case["seconds"]
             mark = " (limit)" if case["role"] == "limit" else ""
-            lines.append(f"| {case['name']}{mark} | {case['per_second']:,.4g} | {duration(time['median'])} | {duration(time['min'])} to {duration(time['max'])} |")
+            lines.append(
+                f"| {case['name']}{mark} | {case['per_second']:,.4g} | {duration(time['median'])} | {duration(time['min'])} to {duration(time['max'])} |"
+            )
         lines += [f"| {name} | not measured: {reason} | | |" for name, reason in result["missing"].items()]
         if result["compared"]:
             lines += ["", "| | against | times as fast | lowest to highest |", "|---|---|---|---|"]

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
 
 from cxr.data.augment import KeyedAugment
-from cxr.data.dataset import FilmDataset
-from cxr.data.sampler import BatchError, EvalSampler, ResumableLoader, TrainSampler
+from cxr.data.dataset import EvalLoader, FilmDataset
+from cxr.data.sampler import BatchError, ResumableLoader, TrainSampler
 from cxr.data.store import Store
 
 
@@ -77,10 +76,13 @@ class FilmData(pl.LightningDataModule):
             multiprocessing_context="fork" if workers else None,
         )
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> EvalLoader:
+        n_films, n_processes = len(self.val_films[0]), self._place()["world_size"]
+        if n_films < n_processes:  # a process without a batch would leave the others waiting
+            raise BatchError(f"{n_films} validation films cannot be shared by {n_processes} processes: lower trainer.devices or raise data.validation")
         return self._evaluation_loader(*self.val_films)
 
-    def predict_loader(self, rows: np.ndarray) -> DataLoader:
+    def predict_loader(self, rows: np.ndarray) -> EvalLoader:
         """Films to predict, in order, without targets.
 
         Args:
@@ -88,9 +90,8 @@ class FilmData(pl.LightningDataModule):
         """
         return self._evaluation_loader(rows, np.empty((len(rows), 0), np.float32))
 
-    def _evaluation_loader(self, rows: np.ndarray, targets: np.ndarray) -> DataLoader:
-        films = self._films(rows, targets, None)
-        return DataLoader(films, sampler=EvalSampler(len(films), **self._place()), batch_size=self._share_of_batch(), collate_fn=_as_it_is)
+    def _evaluation_loader(self, rows: np.ndarray, targets: np.ndarray) -> EvalLoader:
+        return EvalLoader(self._films(rows, targets, None), batch_size=self._share_of_batch(), **self._place())
 
     def _share_of_batch(self) -> int:
         return self.batch_size // self._place()["world_size"]

@@ -40,7 +40,10 @@ def decode(path: Path, size: int) -> np.ndarray:
 
 def decode_opencv(data: bytes) -> np.ndarray:
     """What decides wherever `cxr.data.png` does not answer: any PNG to (H, W) uint8 grey; DecodeError if OpenCV cannot read it."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:  # a header that promises more pixels than OpenCV accepts
+        raise DecodeError("larger than any film: OpenCV refuses its size") from error
     if pixels is None:
         raise DecodeError("the pixels cannot be decoded")
     if pixels.dtype == np.uint16:

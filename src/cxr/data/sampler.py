@@ -50,19 +50,6 @@ class TrainSampler(Sampler[Key]):
         return self.n_batches * self.batch_size // self.world_size
 
 
-class EvalSampler(Sampler[Key]):
-    """Every film exactly once over all processes, in order, none repeated to fill up (Lightning's own sampler repeats)."""
-
-    def __init__(self, n_films: int, *, rank: int = 0, world_size: int = 1):
-        self.indices = range(rank, n_films, world_size)
-
-    def __iter__(self) -> Iterator[Key]:
-        return ((0, index) for index in self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-
 class ResumableLoader(DataLoader):
     """A DataLoader over a TrainSampler that a checkpoint can restore in the middle of an epoch.
 

@@ -65,8 +65,10 @@ class Store:
         """
         if self.file is None or not len(rows):
             return
-        nbytes = self.images[0].nbytes
         rows = np.sort(rows)
+        if rows[-1] - rows[0] < len(rows):
+            return  # one piece of the file: the system reads ahead by itself
+        nbytes = self.images[0].nbytes
         ends = np.flatnonzero(np.diff(rows, append=rows[-1] + 2) > 1)
         for first, last in zip(rows[np.append(0, ends[:-1] + 1)].tolist(), rows[ends].tolist(), strict=True):
             start, stop = HEADER_BYTES + first * nbytes, HEADER_BYTES + (last + 1) * nbytes

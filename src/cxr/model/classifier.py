@@ -109,7 +109,9 @@ class Classifier(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optim = self.hparams.optim
         groups = parameter_groups(self.net, lr=optim["lr"], weight_decay=optim["weight_decay"], layer_decay=optim["layer_decay"])
-        optimizer = make_optimizer(optim["name"], groups, betas=optim.get("betas"), momentum=optim.get("momentum", 0.0), fused=self.trainer.precision != "16-mixed")
+        optimizer = make_optimizer(
+            optim["name"], groups, betas=optim.get("betas"), momentum=optim.get("momentum", 0.0), fused=self.trainer.precision != "16-mixed"
+        )
         total = int(self.trainer.estimated_stepping_batches)
         frozen = total * self.hparams.model["freeze_epochs"] // max(1, self.trainer.max_epochs or 1)
         schedule = make_schedule(optimizer, total_steps=total, warmup_steps=optim["warmup_steps"], frozen_steps=frozen, final_fraction=optim["final_fraction"])
