@@ -33,12 +33,12 @@ ONLY_IN = {
     "omegaconf": {"run", "config"},
     "torchmetrics": {"model", "benchmark"},
     "albumentations": {"data", "benchmark"},
-    "timm": {"model"},
+    "timm": {"model", "benchmark"},
     "matplotlib": {"report", "benchmark"},
     "pyarrow": {"report"},
     "sklearn": {"report", "benchmark"},
     "numba": {"data"},
-    "isal": {"data"},
+    "isal": {"data", "benchmark"},
 }
 # the training path runs on a bare GPU node
 HOT_PATH = ("cxr.data.datamodule", "cxr.model.classifier", "cxr.model.pace", "cxr.stats.ranking", "cxr.benchmark.loader", "cxr.benchmark.step")

@@ -229,6 +229,10 @@ class Watched(np.ndarray):
         self.rows.add(int(row))
         return np.asarray(self)[key]
 
+    def take(self, indices, *arguments, **named):
+        self.rows |= {int(row) for row in indices}
+        return np.asarray(self).take(indices, *arguments, **named)
+
 
 def watched_study(mini: Path, policy: ExpertPatients = ExpertPatients.exclude) -> tuple[Config, run.Study, Store]:
     data = Data(
@@ -440,3 +444,12 @@ def test_the_real_originals_become_a_store_and_spoiled_ones_a_quarantine(real: P
     ]
     whole, spoiled = (np.load(tmp_path / name / "cxr14_256/images.npy") for name in ("whole", "spoiled"))
     np.testing.assert_array_equal(whole[3:], spoiled)
+
+
+def test_a_multirun_on_two_devices_is_refused_with_the_way_out(mini: Path, tmp_path: Path) -> None:
+    done = call("train.py", "-m", f"data.root={mini}", f"hydra.sweep.dir={tmp_path}", "seed=0,1", "trainer.devices=2", "trainer.strategy=ddp")
+    assert done.returncode == 1
+    told = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert told
+    assert all("a multirun cannot give 2 devices to each of its jobs" in line and "for seed in 0 1 2" in line for line in told)
+    assert not list(tmp_path.rglob("checkpoints"))

@@ -29,7 +29,7 @@ from cxr.cohort.experts import HELD_OUT, JURY, TEST_SETS, Experts, load_experts
 from cxr.cohort.experts import SOURCE as EXPERT_SOURCE
 from cxr.cohort.findings import NIH_FINDINGS, UNIONS, require_findings, text_mined
 from cxr.cohort.splits import Splits, make_splits
-from cxr.config import PROJECT, AuditConfig, Config, Data, EvaluateConfig, ExpertPatients, MissingImages, store_size
+from cxr.config import PROJECT, AuditConfig, Config, Data, EvaluateConfig, ExpertPatients, MissingImages, Trainer, store_size
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -75,6 +75,7 @@ def train(config: Config) -> None:
     from cxr.model.weights import require_weights
 
     started = _now()
+    _refuse_sweep_of_processes(config.trainer, HydraConfig.get().mode)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     experiment = HydraConfig.get().runtime.choices.get("experiment") or "train"
     if not _is_first_process():
@@ -121,6 +122,22 @@ def train(config: Config) -> None:
         failed = False
     finally:
         tracking.finish(loggers, failed=failed)
+
+
+def _refuse_sweep_of_processes(trainer: Trainer, mode: Any) -> None:
+    """Lightning starts the processes of a job by running its command again, and the command of a multirun is the whole sweep."""
+    if mode is None or mode.name != "MULTIRUN":
+        return
+    n_processes = int(trainer.devices) if str(trainer.devices).isdigit() else 1
+    if n_processes == 1 and trainer.devices == "auto" and trainer.accelerator != "cpu":
+        import torch
+
+        n_processes = torch.cuda.device_count()
+    if n_processes > 1:
+        raise RunError(
+            f"a multirun cannot give {n_processes} devices to each of its jobs, for each of their processes would start the whole sweep again."
+            " Give every job one device (trainer=gpu or trainer.devices=1), or loop in the shell: for seed in 0 1 2; do python train.py ... seed=$seed; done"
+        )
 
 
 def prepare(data: Data) -> None:
@@ -301,14 +318,14 @@ def _targets(catalogue: Catalogue, table: pd.DataFrame) -> np.ndarray:
 def fit(config: Config, study: Study, store: "Store", run_dir: Path, loggers: list[Any]) -> "tuple[pl.Trainer, Classifier, FilmData]":
     """Trains, and returns the classifier of the best epoch."""
     import pytorch_lightning as pl
-    from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+    from pytorch_lightning.callbacks import ModelCheckpoint
     from safetensors.torch import save_file
 
     from cxr.data.augment import make_augment
     from cxr.data.datamodule import FilmData
     from cxr.model.classifier import Classifier
     from cxr.model.optim import WarmedUpEMA
-    from cxr.model.pace import Pace
+    from cxr.model.pace import Pace, PaceBar
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for noise in (".*treespec, LeafSpec.*", ".*exists and is not empty.*", ".*does not have many workers.*", ".*Loading `train_dataloader`.*"):
@@ -360,7 +377,7 @@ def fit(config: Config, study: Study, store: "Store", run_dir: Path, loggers: li
         logger=loggers,
         callbacks=[
             best,
-            *([TQDMProgressBar(refresh_rate=log_every)] if watched else []),  # showing the loss means waiting for the device
+            *([PaceBar(refresh_rate=log_every)] if watched else []),  # showing the loss means waiting for the device
             *([WarmedUpEMA(config.model.ema_decay)] if config.model.ema_decay else []),
             Pace(config.data.batch_size),
         ],

@@ -1,5 +1,6 @@
 """Mirrors model/classifier.py: the losses, metrics and checkpoints of the real module under the real Trainer."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -158,3 +159,20 @@ def test_the_moving_average_is_warmed_up_and_is_what_is_validated(tmp_path: Path
         average = decay * average + (1 - decay) * current
     torch.testing.assert_close(validated[0], average)
     assert not torch.equal(validated[0], history[-1])
+
+
+def test_compiling_renames_no_weight_and_changes_no_logit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))  # all of it but the C++ compiler, which takes minutes
+    plain, compiled = classifier(), classifier(model={"compile": True})
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    images = films()["image"]
+    with torch.no_grad():
+        torch.testing.assert_close(compiled.eval()(images), plain.eval()(images))
+    assert compiled.net._compiled_call_impl is not None
+
+
+def test_the_centre_of_a_film_larger_than_the_input_is_what_is_seen() -> None:
+    module = classifier().eval()
+    larger = torch.randint(0, 256, (2, 1, 40, 40), dtype=torch.uint8)
+    with torch.no_grad():
+        torch.testing.assert_close(module(larger), module(larger[..., 4:36, 4:36].contiguous()))

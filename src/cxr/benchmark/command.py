@@ -85,6 +85,7 @@ def parse(arguments: list[str]) -> Settings:
 
 def run(settings: Settings) -> list[dict[str, Any]]:
     """The contests of a stage, held one after another."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as train.py has it; before torch is loaded
     # the room of a stage is imported here, so that no stage loads what only another needs
     if settings.stage == "prepare":
         from cxr.benchmark.prepare import run_stage

@@ -28,15 +28,15 @@ def film_paths(settings: Settings, folder: Path, n_films: int) -> list[Path]:
     return paths
 
 
-def make_store(folder: Path, paths: list[Path], n_films: int) -> Store:
+def make_store(folder: Path, paths: list[Path], n_films: int, side: int = STORED) -> Store:
     """A store of n_films, in which the given ones repeat."""
     folder.mkdir()
-    films = np.stack([decode(path, STORED) for path in paths])
-    images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=(n_films, STORED, STORED))
+    films = np.stack([decode(path, side) for path in paths])
+    images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=(n_films, side, side))
     for start in range(0, n_films, len(films)):
         images[start : start + len(films)] = films[: n_films - start]
     images.flush()
-    return finish_store(folder, n_films)
+    return finish_store(folder, n_films, side)
 
 
 def sparse_store(folder: Path, n_films: int) -> Store:
@@ -45,11 +45,11 @@ def sparse_store(folder: Path, n_films: int) -> Store:
     with (folder / "images.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (n_films, STORED, STORED)})
         file.truncate(file.tell() + n_films * STORED**2)
-    return finish_store(folder, n_films)
+    return finish_store(folder, n_films, STORED)
 
 
-def finish_store(folder: Path, n_films: int) -> Store:
+def finish_store(folder: Path, n_films: int, side: int) -> Store:
     np.save(folder / "image_ids.npy", np.array([f"{i:08d}_000.png" for i in range(n_films)]))
     (folder / "quarantine.csv").write_text("image_id,reason\n")
-    (folder / "meta.json").write_text(json.dumps({"n_images": n_films, "size": STORED}))
+    (folder / "meta.json").write_text(json.dumps({"n_images": n_films, "size": side}))
     return open_store(folder)

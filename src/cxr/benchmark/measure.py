@@ -16,13 +16,14 @@ class Case:
     Attributes:
         name: in the table.
         role: "ours", "peer", or "limit": what the machine could do at best.
-        work: does a fixed piece of work and returns its units (films, draws, ...); units of one contest are comparable.
+        work: does a fixed piece of work and returns its units (films, draws, ...), or its units and the seconds that count, where it has to start up first;
+            units of one contest are comparable.
         before: brings about the state that `work` starts from, untimed; None where there is nothing to do.
     """
 
     name: str
     role: str
-    work: Callable[[], int]
+    work: Callable[[], int | tuple[int, float]]
     before: Callable[[], None] | None = None
 
 
@@ -61,8 +62,8 @@ def hold(contest: Contest, rounds: int) -> dict[str, Any]:
                 if case.before:
                     case.before()
                 start = time.perf_counter()
-                n_units = case.work()
-                elapsed = time.perf_counter() - start
+                done = case.work()
+                n_units, elapsed = done if isinstance(done, tuple) else (done, time.perf_counter() - start)
                 if number:
                     seconds[case.name].append(elapsed / n_units)
                 bar.update()

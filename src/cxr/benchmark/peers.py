@@ -30,7 +30,7 @@ class FileDataset(Dataset):
     """
 
     def __init__(self, paths: list[Path], *, resized: bool):
-        self.paths, self.resized = paths, resized
+        self.paths, self.resized, self.rng = paths, resized, np.random.default_rng(0)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -42,7 +42,7 @@ class FileDataset(Dataset):
         if self.resized:
             image = image.resize((CROP, CROP), Image.Resampling.BILINEAR)
         else:
-            top, left = np.random.randint(0, STORED - CROP + 1, 2)
+            top, left = self.rng.integers(0, STORED - CROP + 1, 2)
             image = image.crop((left, top, left + CROP, top + CROP))
         pixels = (np.asarray(image, np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_STD
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), torch.zeros(14)

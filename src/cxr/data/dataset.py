@@ -65,7 +65,7 @@ class FilmDataset(Dataset):
             for film, row, key in zip(films, rows.tolist(), self.keys[indices].tolist(), strict=True):
                 film[:] = self.augment(self.store.images[row], epoch, key)
         self.n_mapped += len(rows)
-        if self.n_mapped * self.store.images[0].nbytes > MAX_MAPPED:
+        if self.n_mapped * self.store.film_bytes > MAX_MAPPED:
             self.store.release()
             self.n_mapped = 0
         return {"image": images, "target": torch.from_numpy(self.targets[indices]), "index": torch.from_numpy(indices)}

@@ -53,6 +53,10 @@ class Store:
     meta: dict[str, Any]
     file: mmap.mmap | None = None
 
+    @property
+    def film_bytes(self) -> int:
+        return self.images.shape[1] ** 2
+
     def announce(self, rows: np.ndarray) -> None:
         """Asks the disk for films all at once, before the first of them is touched.
 
@@ -68,7 +72,7 @@ class Store:
         rows = np.sort(rows)
         if rows[-1] - rows[0] < len(rows):
             return  # one piece of the file: the system reads ahead by itself
-        nbytes = self.images[0].nbytes
+        nbytes = self.film_bytes
         ends = np.flatnonzero(np.diff(rows, append=rows[-1] + 2) > 1)
         for first, last in zip(rows[np.append(0, ends[:-1] + 1)].tolist(), rows[ends].tolist(), strict=True):
             start, stop = HEADER_BYTES + first * nbytes, HEADER_BYTES + (last + 1) * nbytes

@@ -93,10 +93,11 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         total, n_known = masked_sum(self.loss, self(batch["image"]), batch["target"])
+        total_everywhere, n_known_everywhere = self.all_gather(torch.stack([total.detach(), n_known])).reshape(-1, 2).sum(0)
+        n_known_everywhere = n_known_everywhere.clamp_min(1)
         # DDP averages the gradients of the processes; this makes that the mean over the known targets of the whole batch
-        n_known_everywhere = self.all_gather(n_known).sum().clamp_min(1)
         loss = total * self.trainer.world_size / n_known_everywhere
-        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
+        self.log("train/loss", total_everywhere / n_known_everywhere, on_step=True, on_epoch=False)  # no prog_bar: see PaceBar
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -141,7 +142,7 @@ class Classifier(pl.LightningModule):
         self.auroc.reset()
         values = {f"val/auroc/{finding}": value for finding, value in zip(self.hparams.monitored, per_finding, strict=True)}
         self.log_dict(values)
-        self.log("val/auroc_macro", per_finding.mean(), prog_bar=True)
+        self.log("val/auroc_macro", per_finding.mean())
         self.log("val/loss", total / n_known)
 
     # prediction

@@ -4,10 +4,12 @@ import logging
 import resource
 import sys
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import TQDMProgressBar
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +64,8 @@ class Pace(pl.Callback):
             "train/memory_gb": _memory(pl_module.device) / 1e9,
             "train/lr": self.lr,
         }
-        shown = ("train/images_per_s", "train/data_wait")
         for name, value in values.items():
-            pl_module.log(name, value, prog_bar=name in shown)
+            pl_module.log(name, value)
         self.marks = self.marks[-1:]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -81,6 +82,19 @@ class Pace(pl.Callback):
             )
 
 
+class PaceBar(TQDMProgressBar):
+    """A progress bar that shows the loss and the pace when it is drawn anew; set `refresh_rate` to the logging interval.
+
+    With `prog_bar=True` Lightning would read every such value back from the device after every batch, whether it is drawn or not.
+    """
+
+    SHOWN = ("train/loss", "train/images_per_s", "train/data_wait", "val/auroc_macro")
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, str]:
+        known = trainer.callback_metrics
+        return {name.partition("/")[2]: f"{float(known[name]):.3g}" for name in self.SHOWN if name in known}
+
+
 class _HostClock:
     """For a device that computes while the program waits."""
 
@@ -88,7 +102,7 @@ class _HostClock:
         return time.perf_counter()
 
     def spans(self, marks: list[float]) -> list[float]:
-        return [end - start for start, end in zip(marks, marks[1:], strict=False)]
+        return [end - start for start, end in pairwise(marks)]
 
 
 class _DeviceClock:
@@ -101,7 +115,7 @@ class _DeviceClock:
 
     def spans(self, marks: list[torch.cuda.Event]) -> list[float]:
         marks[-1].synchronize()
-        return [start.elapsed_time(end) / 1000 for start, end in zip(marks, marks[1:], strict=False)]
+        return [start.elapsed_time(end) / 1000 for start, end in pairwise(marks)]
 
 
 def _memory(device: torch.device) -> int:
