@@ -1,12 +1,13 @@
 # make demo   install, then train, predict and report on the miniature
 # make test   install if needed, then every test
+# make peers  install what scripts/benchmark.py compares with
 
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test install check lock
+.PHONY: demo test install check lock peers
 
 demo: install
 	$(VENV)/bin/python train.py experiment=demo
@@ -25,12 +26,19 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation -e .
 	touch $@
 
+# apart, for they bring half a hundred packages that nothing else needs
+peers: install
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements-bench.lock
+
 check: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
 # after a change of dependencies in pyproject.toml
+COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev
+
 lock: install
-	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras \
-		-o requirements.lock pyproject.toml
+	$(COMPILE) -o requirements.lock pyproject.toml
+	cp requirements.lock requirements-bench.lock
+	$(COMPILE) --extra bench -o requirements-bench.lock pyproject.toml
