@@ -37,14 +37,14 @@ def tables(results: list[Result]) -> str:
     for result in results:
         lines += [f"## {result['title']}", ""]
         if "facts" in result:
-            lines += ["| | |", "|---|---|", *(f"| {fact['name']} | {fact['value']:,.4g} {fact['unit']} |" for fact in result["facts"]), ""]
+            lines += ["| | |", "|---|---|", *(f"| {fact['name']} | {number(fact['value'])} {fact['unit']} |" for fact in result["facts"]), ""]
             continue
         lines += [f"| {result['rounds']} rounds, in turn | {result['unit']} per second | each takes | lowest to highest |", "|---|---|---|---|"]
         for case in result["cases"]:
             time = case["seconds"]
             mark = " (limit)" if case["role"] == "limit" else ""
             lines.append(
-                f"| {case['name']}{mark} | {case['per_second']:,.4g} | {duration(time['median'])} | {duration(time['min'])} to {duration(time['max'])} |"
+                f"| {case['name']}{mark} | {number(case['per_second'])} | {duration(time['median'])} | {duration(time['min'])} to {duration(time['max'])} |"
             )
         lines += [f"| {name} | not measured: {reason} | | |" for name, reason in result["missing"].items()]
         if result["compared"]:
@@ -54,6 +54,15 @@ def tables(results: list[Result]) -> str:
                 lines.append(f"| {pair['one']} | {pair['other']} | **{times['median']:.3g}** | {times['min']:.3g} to {times['max']:.3g} |")
         lines += ["", *result["notes"]] + ([""] if result["notes"] else [])
     return "\n".join(lines).rstrip()
+
+
+def number(value: float) -> str:
+    """Four digits that count, without an exponent.
+
+    >>> number(288_345.6), number(0.08127)
+    ('288,300', '0.08127')
+    """
+    return f"{float(f'{value:.4g}'):,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def duration(seconds: float) -> str:
@@ -68,7 +77,7 @@ def duration(seconds: float) -> str:
 
 
 def draw(path: Path, results: list[Result]) -> None:
-    """A panel of bars for every contest, on a logarithmic scale: ours blue, peers grey, limits hollow."""
+    """A panel of bars for every contest: ours blue, peers grey, limits hatched; a line from the slowest round to the quickest."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -85,10 +94,10 @@ def draw(path: Path, results: list[Result]) -> None:
                 look = {"ours": {"color": BLUE}, "peer": {"color": PALE}, "limit": {"facecolor": "none", "edgecolor": GREY, "hatch": "///"}}[case["role"]]
                 panel.barh(place, rate, height=0.66, **look)
                 panel.plot([1 / time["max"], 1 / time["min"]], [place, place], color="black", linewidth=1)
-                panel.annotate(f"{rate:,.4g}", (max(rate, 1 / time["min"]), place), xytext=(5, 0), textcoords="offset points", va="center")
-            panel.set_xscale("log")
-            least, most = min(case["per_second"] for case in cases), max(case["per_second"] for case in cases)
-            panel.set_xlim(least / 2.5, most * 4)
+                panel.annotate(number(rate), (max(rate, 1 / time["min"]), place), xytext=(5, 0), textcoords="offset points", va="center")
+            panel.set_xlim(0, 1.12 * max(1 / case["seconds"]["min"] for case in cases))
+            panel.set_xticks([])  # every bar says its number
+            panel.spines["bottom"].set_visible(False)
             panel.set_yticks(range(len(cases)), [case["name"] for case in cases])
             panel.tick_params(axis="y", length=0)
             panel.set_title(f"{result['title']}: {result['unit']} per second", loc="left", fontsize=10, fontweight="bold")
