@@ -51,6 +51,8 @@ class Classifier(pl.LightningModule):
     ):
         super().__init__()
         self.save_hyperparameters(ignore=["weights"])
+        # of fewer films than processes some have none to predict; for validation the loader refuses it
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.net = create_backbone(
             model["name"],
             n_findings=len(findings),
