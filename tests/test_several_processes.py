@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def by_world_size(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Seen]:
 
 
 def global_batches(seen: Seen, key: str) -> list:
-    return [sum((process[key][step] for process in seen), []) for step in range(len(seen[0][key]))]
+    return [list(chain.from_iterable(process[key][step] for process in seen)) for step in range(len(seen[0][key]))]
 
 
 @pytest.mark.parametrize("n_processes", [2, 3])
