@@ -59,7 +59,9 @@ class Data:
     store_size: int | None = key(None, "side of a stored film, pixels; null is 8/7 of image_size, so that the crop has room to move")
     store_dir: str = key(str(PROJECT / "stores"), "folder in which the image store lies, as <name>_<store_size>; put it on a fast local disk")
     missing_images: MissingImages = key(MissingImages.error, "error: every listed image must be there; allow: go on with those present and report coverage")
-    num_workers: int | None = key(None, "processes that prepare batches, per training process; null is one per core but one, at most 8")
+    num_workers: int | None = key(
+        None, "processes that augment batches, for each training process; null is a core for each but one: at most 8 for a GPU, 1 for a CPU"
+    )
     batch_size: int = key(64, "films per step over all devices together")
     validation: Union[float, str] = key(0.1, "fraction of train_val patients held out, or a path: a list of images")  # noqa: UP007
     split_seed: int = key(0, "which patients are held out; apart from seed, so that seeds of one config share their validation set")

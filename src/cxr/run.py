@@ -128,11 +128,15 @@ def _refuse_sweep_of_processes(trainer: Trainer, mode: Any) -> None:
     """Lightning starts the processes of a job by running its command again, and the command of a multirun is the whole sweep."""
     if mode is None or mode.name != "MULTIRUN":
         return
-    n_processes = int(trainer.devices) if str(trainer.devices).isdigit() else 1
-    if n_processes == 1 and trainer.devices == "auto" and trainer.accelerator != "cpu":
+    asked = str(trainer.devices)
+    if asked.isdigit():
+        n_processes = int(asked)
+    elif "," in asked:  # the numbers of devices
+        n_processes = len(asked.strip(",").split(","))
+    else:
         import torch
 
-        n_processes = torch.cuda.device_count()
+        n_processes = 1 if trainer.accelerator == "cpu" else torch.cuda.device_count()
     if n_processes > 1:
         raise RunError(
             f"a multirun cannot give {n_processes} devices to each of its jobs, for each of their processes would start the whole sweep again."

@@ -11,7 +11,7 @@ import numpy as np
 from cxr.benchmark.command import Settings, missing
 from cxr.benchmark.films import STORED, film_paths
 from cxr.benchmark.measure import Case, Contest, hold
-from cxr.data.decode import decode_opencv, grey, resize_square
+from cxr.data.decode import decode, decode_opencv, resize_square
 from cxr.data.png import decode_png, read_chunks
 from cxr.data.store import build_store
 
@@ -48,12 +48,6 @@ def decoding(paths: list[Path], n: int) -> Contest:
         read_chunks(data)
         return resize_square(decode_opencv(data), STORED)
 
-    def fast(path: Path) -> np.ndarray:
-        data = path.read_bytes()
-        pixels = decode_png(read_chunks(data))
-        pixels = decode_opencv(data) if pixels is None else grey(pixels, cv2.COLOR_RGB2GRAY, cv2.COLOR_RGBA2GRAY)
-        return resize_square(pixels, STORED)
-
     def bare() -> int:
         for data in compressed:
             cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -73,7 +67,7 @@ def decoding(paths: list[Path], n: int) -> Contest:
                 isal_zlib.decompress(body)
             return n
 
-        cases += [Case("cxr, fast path", "ours", each(fast)), Case("ISA-L, inflating alone", "limit", inflate)]
+        cases += [Case("cxr, fast path", "ours", each(lambda path: decode(path, STORED))), Case("ISA-L, inflating alone", "limit", inflate)]
     if lacking := missing("PIL"):
         absent["PIL, Lanczos"] = lacking
     else:
@@ -83,7 +77,7 @@ def decoding(paths: list[Path], n: int) -> Contest:
             return np.asarray(Image.open(path).convert("L").resize((STORED, STORED), Image.Resampling.LANCZOS))
 
         cases.append(Case("PIL, Lanczos", "peer", each(pil)))
-    same = all(np.array_equal(fast(path), opencv(path)) for path in films)
+    same = all(np.array_equal(decode(path, STORED), opencv(path)) for path in films)
     return Contest(
         f"Decode a film of 1024 and reduce it to {STORED} pixels, one thread",
         "films",

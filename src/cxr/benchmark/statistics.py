@@ -1,7 +1,5 @@
 """AUROC and its bootstrap, against scikit-learn and torchmetrics, at the sizes of ChestX-ray14."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torchmetrics.classification import MultilabelAUROC
@@ -86,7 +84,7 @@ def bootstrap_contest(n_images: int, n_patients: int, n_draws: int) -> Contest:
     films_of: list[np.ndarray] = np.split(np.argsort(patients, kind="stable"), np.cumsum(np.bincount(patients))[:-1])
     n_looped = max(1, round(20_000 / n_images))  # the loop takes minutes: a few of its draws tell its speed
     weights = next(patient_weights(patients, n_draws, SEED))[:n_looped]
-    error = loop_error(scores, positive, weights, auroc)
+    error = loop_error(scores, positive, weights)
 
     def loop() -> int:
         from sklearn.metrics import roc_auc_score
@@ -103,13 +101,13 @@ def bootstrap_contest(n_images: int, n_patients: int, n_draws: int) -> Contest:
     return Contest(title, "draws of a finding", cases, [("cxr", "scikit-learn in a loop")], notes=[note])
 
 
-def loop_error(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray, statistic: Callable[..., np.ndarray]) -> float:
+def loop_error(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> float:
     """The largest difference between weighting films and repeating them, over some draws and all findings."""
     from sklearn.metrics import roc_auc_score
 
     worst = 0.0
     for finding in range(N_FINDINGS):
-        ours = statistic(scores[:, finding], positive[:, finding], weights)
+        ours = auroc(scores[:, finding], positive[:, finding], weights)
         for value, weight in zip(ours, weights.astype(int), strict=True):
             drawn = np.repeat(np.arange(len(scores)), weight)
             if 0 < positive[drawn, finding].sum() < len(drawn):

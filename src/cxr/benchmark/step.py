@@ -75,9 +75,8 @@ class Bench:
         self.batch_size = 64 if self.on_gpu else 32 if pixels < 128 else 8
         self.n_steps = max(2, round(size * (100 if self.on_gpu else 20 if pixels < 128 else 4)))
         stored = round(pixels * 8 / 7)
-        place = folder / f"store_{stored}"
         n_films = max(2048 if self.on_gpu else 512, (SKIPPED + self.n_steps + 1) * self.batch_size)
-        self.store: Store = make_store(place if not place.exists() else folder / f"store_{name}_{stored}", paths, n_films, stored)
+        self.store: Store = make_store(folder / f"{name}_{pixels}", paths, n_films, stored)
         self.targets = np.random.default_rng(0).integers(0, 2, (n_films, len(FINDINGS))).astype(np.float32)
         self.classifiers: dict[bool, Classifier] = {}
 

@@ -29,7 +29,7 @@ MAX_BYTES = 1 << 28
 # filter types (ISO/IEC 15948, 9.2)
 NONE, SUB, UP, AVERAGE, PAETH = range(5)
 
-_loading = Lock()
+_compiling = Lock()
 
 
 class DecodeError(ValueError):
@@ -192,18 +192,13 @@ def unfilter(filtered: np.ndarray, pixels: np.ndarray, bpp: int) -> bool:
     return True
 
 
-def _isal() -> ModuleType | None:
-    with _loading:
-        return _load_isal()
-
-
 def _unfilter() -> Callable[[np.ndarray, np.ndarray, int], bool] | None:
-    with _loading:
+    with _compiling:
         return _compile_unfilter()
 
 
 @cache
-def _load_isal() -> ModuleType | None:
+def _isal() -> ModuleType | None:
     try:
         from isal import isal_zlib
     except ImportError:

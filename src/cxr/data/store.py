@@ -55,6 +55,7 @@ class Store:
 
     @property
     def film_bytes(self) -> int:
+        """Of one stored film."""
         return self.images.shape[1] ** 2
 
     def announce(self, rows: np.ndarray) -> None:

@@ -95,18 +95,21 @@ class WarmedUpEMA(WeightAveraging):
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return False  # neither of Lightning's own updates
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # found once: a network is on its device by now, and walking through it takes a millisecond
+        assert self._average_model is not None
+        averaged = self._average_model.module.state_dict(keep_vars=True)
+        pairs = [(averaged[name], value) for name, value in pl_module.state_dict(keep_vars=True).items()]
+        self._averages, self._values = ([pair[side] for pair in pairs if pair[0].is_floating_point()] for side in (0, 1))
+        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]  # BatchNorm's, of batches
+
     @torch.no_grad()
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step - 1
         if step < self._latest_update_step:
             return  # still accumulating gradients
         decay = min(self.decay, (1 + step) / (10 + step)) if step else 0.0
-        assert self._average_model is not None
-        averaged = self._average_model.module.state_dict(keep_vars=True)
-        pairs = [(averaged[name], value) for name, value in pl_module.state_dict(keep_vars=True).items()]
-        floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        torch._foreach_lerp_([average for average, _ in floats], [value for _, value in floats], 1 - decay)
-        for average, value in pairs:
-            if not average.is_floating_point():
-                average.copy_(value)  # BatchNorm's count of batches
+        torch._foreach_lerp_(self._averages, self._values, 1 - decay)
+        for average, value in self._counts:
+            average.copy_(value)
         self._latest_update_step = trainer.global_step

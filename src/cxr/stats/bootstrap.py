@@ -70,14 +70,15 @@ def patient_weights(patients: np.ndarray, n_draws: int, seed: int | Sequence[int
 
 @lru_cache(maxsize=4)  # all findings and metrics of a reference set draw the same patients
 def _drawn(n_patients: int, n_draws: int, seed: tuple[int, ...]) -> np.ndarray:
-    """(P, B) uint16: how often each patient is drawn in every draw. Not to be written to."""
-    rng = np.random.default_rng(seed[0] if len(seed) == 1 else seed)
+    """(P, B) uint16: how often each patient is drawn in every draw."""
+    rng = np.random.default_rng(seed)
     counts = np.empty((n_patients, n_draws), np.uint16)
     rows = max(1, CHUNK // n_patients)
     for start in range(0, n_draws, rows):
         b = min(rows, n_draws - start)
         drawn = rng.integers(n_patients, size=(b, n_patients)) + np.arange(b)[:, None] * n_patients
         counts[:, start : start + b] = np.bincount(drawn.ravel(), minlength=b * n_patients).reshape(b, n_patients).T
+    counts.setflags(write=False)  # every caller gets the same one
     return counts
 
 
