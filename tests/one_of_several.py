@@ -25,7 +25,6 @@ from cxr.model.classifier import Classifier
 
 warnings.filterwarnings("ignore")
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-FOLDER, ACCUMULATED = Path(sys.argv[1]), int(sys.argv[2])
 RANK, WORLD_SIZE = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 BATCH, N_TRAIN, N_VAL, SIDE = 12, 132, 31, 36
 PIXELS = np.random.default_rng(0).integers(0, 256, (N_TRAIN + N_VAL, SIDE, SIDE), dtype=np.uint8)
@@ -69,12 +68,12 @@ class Witness(pl.Callback):
         self.pixels += batch["image"].flatten(1).long().sum(1).tolist()
 
 
-def trainer(*callbacks: pl.Callback, **changed) -> pl.Trainer:
+def trainer(accumulated: int, *callbacks: pl.Callback, **changed) -> pl.Trainer:
     return pl.Trainer(
         accelerator="cpu",
         devices=WORLD_SIZE,
         strategy="ddp" if WORLD_SIZE > 1 else "auto",
-        accumulate_grad_batches=ACCUMULATED,
+        accumulate_grad_batches=accumulated,
         gradient_clip_val=1.0,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
@@ -87,36 +86,41 @@ def trainer(*callbacks: pl.Callback, **changed) -> pl.Trainer:
     )
 
 
-torch.manual_seed(0)
-# neither BatchNorm, dropout nor stochastic depth: what these do depends on the process's own films or random numbers
-classifier = Classifier(
-    findings=list(NIH_FINDINGS),
-    monitored=list(NIH_FINDINGS),
-    prevalence=[0.4] * len(NIH_FINDINGS),
-    model={"name": "test_vit", "drop_rate": 0.0, "drop_path_rate": 0.0, "freeze_epochs": 0, "channels_last": True, "compile": False},
-    loss={"name": "bce"},
-    optim={"name": "adamw", "lr": 1e-3, "weight_decay": 0.01, "layer_decay": 1.0, "warmup_steps": 5, "final_fraction": 0.1, "betas": [0.9, 0.999]},
-    image_size=32,
-    seed=0,
-)
-witness, data = Witness(), film_data()
-fitting = trainer(witness, max_epochs=2)
-fitting.fit(classifier, datamodule=data)
-seen = {
-    "losses": witness.losses,
-    "rates": witness.rates,
-    "films": witness.films,
-    "pixels": witness.pixels,
-    "auroc": float(fitting.callback_metrics["val/auroc_macro"]),
-}
+def main(folder: Path, accumulated: int) -> None:
+    torch.manual_seed(0)
+    # neither BatchNorm, dropout nor stochastic depth: what these do depends on the process's own films or random numbers
+    classifier = Classifier(
+        findings=list(NIH_FINDINGS),
+        monitored=list(NIH_FINDINGS),
+        prevalence=[0.4] * len(NIH_FINDINGS),
+        model={"name": "test_vit", "drop_rate": 0.0, "drop_path_rate": 0.0, "freeze_epochs": 0, "channels_last": True, "compile": False},
+        loss={"name": "bce"},
+        optim={"name": "adamw", "lr": 1e-3, "weight_decay": 0.01, "layer_decay": 1.0, "warmup_steps": 5, "final_fraction": 0.1, "betas": [0.9, 0.999]},
+        image_size=32,
+        seed=0,
+    )
+    witness, data = Witness(), film_data()
+    fitting = trainer(accumulated, witness, max_epochs=2)
+    fitting.fit(classifier, datamodule=data)
+    seen = {
+        "losses": witness.losses,
+        "rates": witness.rates,
+        "films": witness.films,
+        "pixels": witness.pixels,
+        "auroc": float(fitting.callback_metrics["val/auroc_macro"]),
+    }
 
-# prediction, of one network whatever the training did
-for parameter in classifier.parameters():
-    torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
-predicted = {}
-for n in range(1, 18):
-    table = pd.DataFrame({"image_id": STORE.image_ids[:n], "patient_id": np.arange(n)})
-    splits = SimpleNamespace(val=table.iloc[: n // 2], test=table.iloc[n // 2 :], expert_validation=table.iloc[:0], keep_expert_validation=False)
-    made = run.predict(fitting, classifier, data, splits)
-    predicted[n] = {"image_id": made.image_id.tolist(), "logits": made.filter(like="logit_").to_numpy().tolist()}
-(FOLDER / f"{WORLD_SIZE}_{RANK}.json").write_text(json.dumps(seen | {"predicted": predicted}))
+    # prediction, of one network whatever the training did
+    for parameter in classifier.parameters():
+        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
+    predicted = {}
+    for n in range(1, 18):
+        table = pd.DataFrame({"image_id": STORE.image_ids[:n], "patient_id": np.arange(n)})
+        splits = SimpleNamespace(val=table.iloc[: n // 2], test=table.iloc[n // 2 :], expert_validation=table.iloc[:0], keep_expert_validation=False)
+        made = run.predict(fitting, classifier, data, splits)
+        predicted[n] = {"image_id": made.image_id.tolist(), "logits": made.filter(like="logit_").to_numpy().tolist()}
+    (folder / f"{WORLD_SIZE}_{RANK}.json").write_text(json.dumps(seen | {"predicted": predicted}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,9 +1,11 @@
 """Mirrors run.py: the decisions that are made between the rooms."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra.types import RunMode
 
 from cxr import run
 from cxr.cohort.findings import NIH_FINDINGS
@@ -84,3 +86,17 @@ def test_a_store_may_travel_without_its_films(mini: Path, tmp_path: Path) -> Non
 
     with pytest.raises(run.RunError, match=r"no image was found in .*tables.* and no image store at"):
         run.prepare_store(Data(name="cxr14", root=str(tables), store_dir=str(tmp_path / "empty"), image_size=28), catalogue)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "devices", "refused"),
+    [("gpu", 1, False), ("gpu", "2", True), ("gpu", "0,3", True), ("gpu", "3,", False), ("gpu", "auto", True), ("auto", "-1", True), ("cpu", "auto", False)],
+)
+def test_a_multirun_is_refused_where_its_jobs_would_take_several_devices(
+    monkeypatch: pytest.MonkeyPatch, accelerator: str, devices: int | str, refused: bool
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    trainer = Trainer(accelerator=accelerator, devices=devices)
+    run._refuse_sweep_of_processes(trainer, RunMode.RUN)
+    with pytest.raises(run.RunError, match="multirun") if refused else nullcontext():
+        run._refuse_sweep_of_processes(trainer, RunMode.MULTIRUN)

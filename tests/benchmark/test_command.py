@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 from commands import call
 
 from cxr.benchmark.command import BenchmarkError, parse
+from cxr.benchmark.loader import RECIPE
 from cxr.benchmark.measure import Case, Contest, hold
+from cxr.config import Augment
 
 PEERS = ("torchxrayvision", "litdata", "datasets")
 
@@ -100,3 +103,7 @@ def test_files_read_by_a_peer_are_the_films_that_were_given(tmp_path: Path) -> N
     back = np.round((pixels.numpy().transpose(1, 2, 0) * IMAGENET_STD + IMAGENET_MEAN) * 255).astype(np.uint8)
     windows = np.lib.stride_tricks.sliding_window_view(film, (224, 224)).reshape(-1, 224, 224)
     assert any(np.array_equal(window, back[..., 0]) for window in windows)
+
+
+def test_the_recipe_that_is_measured_is_the_default_one() -> None:
+    assert asdict(Augment()) == {"enabled": True, **RECIPE}

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -219,3 +220,10 @@ def test_workers_are_chosen_by_what_the_device_takes_and_the_cores_that_are_ther
 
     assert [chosen(1, 1, True), chosen(2, 1, True), chosen(16, 1, True), chosen(16, 4, True), chosen(16, 16, True)] == [0, 1, 8, 3, 0]
     assert [chosen(1, 1, False), chosen(16, 1, False), chosen(2, 2, False)] == [0, 1, 0]
+
+
+def test_fewer_validation_films_than_processes_are_refused() -> None:
+    data = film_data()
+    data.trainer = SimpleNamespace(global_rank=0, world_size=11, strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    with pytest.raises(ValueError, match="10 validation films cannot be shared by 11 processes"):
+        data.val_dataloader()

@@ -150,3 +150,21 @@ def test_partial_areas_add_up_to_the_whole_and_want_their_rates_in_order() -> No
 @pytest.mark.parametrize("positive", [False, True], ids=["no positives", "no negatives"])
 def test_with_one_class_alone_a_partial_area_is_undefined(positive: bool) -> None:
     assert np.isnan(partial_auroc(np.array([0.2, 0.7]), np.array([positive, positive]), 0.0, 0.5)).all()
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        np.full(400, 0.25),
+        np.round(np.random.default_rng(1).normal(size=400), 1),
+        np.append(np.random.default_rng(2).normal(size=399), 1e30),
+        np.append(np.random.default_rng(3).normal(size=398), [-1.7e308, 1.7e308]),
+        np.random.default_rng(4).integers(0, 3, 400) * 5e-324,
+        np.random.default_rng(5).normal(size=400).astype(np.float32),
+    ],
+    ids=["all tied", "many ties", "an outlier", "a range that overflows", "a range that vanishes", "single precision"],
+)
+def test_counting_by_ranges_of_scores_equals_comparing_every_pair(scores: np.ndarray) -> None:
+    positive = np.random.default_rng(6).random(400) < 0.3
+    present, absent = scores[positive][:, None], scores[~positive]
+    assert auroc(scores, positive)[0] == ((present > absent).sum() + 0.5 * (present == absent).sum()) / (present.size * absent.size)
