@@ -63,6 +63,8 @@ class FilmData(pl.LightningDataModule):
         if self.augment:
             local = self.trainer.num_devices if self.trainer else 1
             workers = automatic_workers(local, gpu=self._feeds_gpu()) if self.num_workers is None else self.num_workers
+        if workers:
+            films.share(workers, self._share_of_batch())
         return ResumableLoader(
             films,
             sampler=sampler,
@@ -71,8 +73,7 @@ class FilmData(pl.LightningDataModule):
             collate_fn=_as_it_is,
             num_workers=workers,
             persistent_workers=workers > 0,
-            pin_memory=workers > 0 and self._feeds_gpu(),  # without workers the batch is made in such memory
-            # fork shares the memory map; spawn would pickle the whole store into every worker
+            # fork shares the memory maps; spawn would pickle the whole store into every worker
             multiprocessing_context="fork" if workers else None,
         )
 

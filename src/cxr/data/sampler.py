@@ -63,7 +63,7 @@ class ResumableLoader(DataLoader):
         self.n_handed_out = self.sampler.first_batch
         for batch in super().__iter__():
             self.n_handed_out += 1
-            yield batch
+            yield self.dataset.receive(batch)
 
     def state_dict(self) -> dict[str, int]:
         if self.n_handed_out == self.sampler.n_batches:
