@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import call
 
 SCRIPT = Path(__file__).with_name("one_of_several.py")
 Seen = list[dict]
@@ -89,3 +90,27 @@ def test_every_film_is_predicted_once_and_as_by_one_process(by_world_size: dict[
             assert len(set(process["predicted"][n]["image_id"])) == int(n)
             assert process["predicted"][n]["image_id"] == alone["predicted"][n]["image_id"]
             np.testing.assert_allclose(process["predicted"][n]["logits"], alone["predicted"][n]["logits"], rtol=0, atol=1e-5)
+
+
+# runs at the start of every Python process that finds it; spoils the training of the second process alone
+SPOIL_RANK_1 = """
+import os, sys, threading, time
+def spoil():
+    while not hasattr(sys.modules.get("cxr.model.classifier"), "Classifier"):
+        time.sleep(0.01)
+    def fail(self):
+        raise ValueError("the second process has had enough")
+    sys.modules["cxr.model.classifier"].Classifier.on_train_epoch_start = fail
+if os.environ.get("LOCAL_RANK") == "1":
+    threading.Thread(target=spoil, daemon=True).start()
+"""
+
+
+def test_an_exception_in_one_process_ends_the_job_with_its_message(mini: Path, tmp_path: Path) -> None:
+    (tmp_path / "spoil").mkdir()
+    (tmp_path / "spoil/sitecustomize.py").write_text(SPOIL_RANK_1)
+    settings = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=500", f"hydra.run.dir={tmp_path / 'run'}")
+    done = call("train.py", f"data.root={mini}", f"data.store_dir={mini.parent / 'stores'}", *settings, seconds=120, PYTHONPATH=str(tmp_path / "spoil"))
+    assert done.returncode != 0
+    assert "the second process has had enough" in done.stderr
+    assert not (tmp_path / "run/predictions.parquet").exists()
