@@ -15,15 +15,18 @@ ROOMS = ("cohort", "stats", "data", "model", "report")
 
 # room or file -> the rooms and files of ours that it may import
 MAY_IMPORT = {
+    "atomic": set(),
+    "failures": set(),
     "cohort": set(),
     "stats": set(),
-    "data": set(),
-    "config": set(),
-    "tracking": set(),
+    "data": {"atomic"},
+    "resume": {"atomic"},
+    "config": {"resume", "failures"},
+    "tracking": {"atomic"},
     "mini": {"cohort"},
-    "model": {"stats"},
-    "report": {"cohort", "stats"},
-    "run": {*ROOMS, "mini", "config", "tracking"},
+    "model": {"stats", "atomic"},
+    "report": {"cohort", "stats", "atomic"},
+    "run": {*ROOMS, "mini", "config", "tracking", "atomic", "failures", "resume"},
     "benchmark": {"data", "model", "stats", "report"},
 }
 # library -> the rooms and files that alone may import it

@@ -17,6 +17,8 @@ from typing import Any, Union
 
 from omegaconf import MISSING
 
+from cxr import failures, resume
+
 PROJECT = Path(__file__).resolve().parents[2]
 CONFIGS = PROJECT / "configs"
 
@@ -157,6 +159,10 @@ class Trainer:
     accumulate_grad_batches: int = key(1, "steps whose gradients are averaged before the weights move")
     gradient_clip_val: float = key(1.0, "largest norm of the gradient; 0 is none")
     sync_batchnorm: bool = key(False, "BatchNorm statistics over all devices")
+    checkpoint_every_minutes: float = key(
+        10.0, "how far apart checkpoints to go on from are within an epoch; the end of every epoch has its own; 0 is every step"
+    )
+    max_nonfinite_steps: int = key(3, "steps in a row whose loss may be no finite number before the training stops")
 
 
 @dataclass
@@ -217,6 +223,12 @@ class Config:
     operating: Operating = field(default_factory=Operating)
     report: Report = field(default_factory=Report)
     seed: int = key(0, "of weights, order and augmentation")
+    deterministic: bool = key(False, "the same bytes from every run of a config on one machine; slower on a GPU (on a CPU runs are so anyway)")
+    resume: str | None = key(None, "a run folder to go on with, or auto: the newest unfinished run of the same config, else a new one")
+
+
+# groups whose options differ in keys
+VARIANTS: dict[str, tuple[type, ...]] = {"loss": (BCE, WeightedBCE, Focal, Asymmetric), "optim": (AdamW, SGD)}
 
 
 @dataclass
@@ -289,6 +301,8 @@ RANGES = {
     "trainer.max_epochs": (1, 10**6),
     "trainer.accumulate_grad_batches": (1, 10**6),
     "trainer.gradient_clip_val": (0, 1e9),
+    "trainer.checkpoint_every_minutes": (0, 1e6),
+    "trainer.max_nonfinite_steps": (1, 10**6),
     "operating.specificity": (0.01, 0.999),
     "operating.sensitivity": (0.01, 0.999),
     "report.draws": (100, 10**6),
@@ -311,10 +325,6 @@ def check_values(config: Any) -> None:
             value = getattr(value, part, None)
         return value
 
-    for group in ("loss", "optim"):
-        chosen = look_up(group)
-        if chosen is not None and chosen.name != type(chosen).__dataclass_fields__["name"].default:
-            raise ConfigError(f"{group}.name={chosen.name}: choose it as {group}={chosen.name}, which brings its own keys")
     for dotted, choices in CHOICES.items():
         value = look_up(dotted)
         if value is not None and value not in choices:
@@ -354,7 +364,15 @@ def entry(name: str, schema: type) -> Callable[[Callable[[Any], None]], Callable
                 return
             # before torch is loaded: waiting threads sleep. Spinning, they cost a factor of three as soon as anything else wants the core, even a data worker
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-            sys.exit(_run_hydra(name, schema, function))
+            if "resume" in {item.name for item in fields(schema)}:
+                try:
+                    sys.argv[1:] = resume.arguments(sys.argv[1:])
+                except resume.ResumeError as error:
+                    sys.exit(f"error: {error}")
+            try:
+                sys.exit(_run_hydra(name, schema, function))
+            except KeyboardInterrupt:
+                sys.exit("stopped")
 
         return run
 
@@ -370,33 +388,51 @@ def _run_hydra(name: str, schema: type, function: Callable[[Any], None]) -> int:
     register(schema)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's own handler would print a traceback and leave
 
-    failures: list[Exception] = []
+    ended_by: list[Exception] = []
 
     def typed(raw: Any) -> None:
         try:
+            for group in VARIANTS.keys() & raw.keys():
+                if raw[group].name != OmegaConf.get_type(raw, group).name:
+                    raise ConfigError(f"{group}.name={raw[group].name}: choose it as {group}={raw[group].name}, which brings its own keys")
             # once more over the bare schema: `+foo=1` and `++foo=1` have opened the composed one
-            base = OmegaConf.structured(schema)
-            for group in {"loss", "optim"} & set(raw):
-                base[group] = OmegaConf.structured(OmegaConf.get_type(raw, group))
-            config = OmegaConf.to_object(OmegaConf.merge(base, OmegaConf.to_container(raw, enum_to_str=True)))
-            check_values(config)
-            function(config)
+            function(from_plain(schema, OmegaConf.to_container(raw, enum_to_str=True)))
         except Exception as error:  # kept from Hydra, which would print words of its own around it
-            failures.append(error)
+            ended_by.append(error)
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(typed)()
     except (HydraException, OmegaConfBaseException) as error:
-        failures.append(error)
-    for failure in failures:
+        ended_by.append(error)
+    status = 0
+    for failure in ended_by:
+        status = max(status, getattr(failure, "exit_code", 1))
         if isinstance(failure, HydraException | OmegaConfBaseException):
             print(f"error: {explain(failure, schema)}", file=sys.stderr)
         elif type(failure).__module__.startswith("cxr."):
             # what this package raises on purpose is written for people; anything else is a bug and keeps its traceback
-            print(f"error: {failure}", file=sys.stderr)
+            print(failure if hasattr(failure, "exit_code") else f"error: {failure}", file=sys.stderr)
+        elif isinstance(failure, OSError) and (failure.filename or failure.errno in failures.FULL):
+            print(f"error: {failures.disk_failure(failure)}", file=sys.stderr)
         else:
             traceback.print_exception(failure)
-    return 1 if failures else 0
+    return status
+
+
+def from_plain(schema: type, plain: Any) -> Any:
+    """A typed config from plain values; raises what OmegaConf says of a key or a type, and ConfigError for a value."""
+    from omegaconf import OmegaConf
+
+    base = OmegaConf.structured(schema)
+    for group in VARIANTS.keys() & plain.keys() & {item.name for item in fields(schema)}:
+        name = plain[group].get("name") if isinstance(plain[group], dict) else None
+        kinds = {kind.__dataclass_fields__["name"].default: kind for kind in VARIANTS[group]}
+        if name not in kinds:
+            raise ConfigError(f"{group}.name={name}: choose {group}={' or '.join(kinds)}{near(str(name), kinds)}")
+        base[group] = OmegaConf.structured(kinds[name])
+    config = OmegaConf.to_object(OmegaConf.merge(base, plain))
+    check_values(config)
+    return config
 
 
 def register(schema: type) -> None:
@@ -408,7 +444,7 @@ def register(schema: type) -> None:
     OmegaConf.register_new_resolver("either", lambda value, otherwise: value or otherwise, replace=True)
     store = ConfigStore.instance()
     store.store(name="schema", node=schema)
-    for group, options in {"loss": (BCE, WeightedBCE, Focal, Asymmetric), "optim": (AdamW, SGD)}.items():
+    for group, options in VARIANTS.items():
         for option in options:
             store.store(group=group, name=str(option.__dataclass_fields__["name"].default), node=option)
 
@@ -465,12 +501,12 @@ def help_text(doc: str, schema: type) -> str:
     """The entry point's own text, the groups with their options, and every key with its default and explanation."""
     lines = [doc.strip(), "", "Options of the groups (group=option):"]
     options = {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in sorted(CONFIGS.iterdir()) if folder.is_dir()}
-    options |= {"loss": ["bce", "weighted_bce", "focal", "asymmetric"], "optim": ["adamw", "sgd"]}
+    options |= {group: [str(kind.__dataclass_fields__["name"].default) for kind in kinds] for group, kinds in VARIANTS.items()}
     names = {item.name for item in fields(schema)} | ({"experiment"} if schema is Config else set())
     lines += [f"  {group:<12}{', '.join(found)}" for group, found in sorted(options.items()) if group in names]
     lines += ["", "Keys (key=value), with their defaults before any option is chosen:"]
     for item in fields(schema):
-        variants = {"loss": (BCE, WeightedBCE, Focal, Asymmetric), "optim": (AdamW, SGD)}.get(item.name) or ([item.type] if is_dataclass(item.type) else [])
+        variants = VARIANTS.get(item.name) or ([item.type] if is_dataclass(item.type) else [])
         if not variants:
             lines += _help_line(item.name, item)
         told = set[str]()

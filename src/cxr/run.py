@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import shutil
@@ -22,14 +23,17 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 import cxr
-from cxr import tracking
+from cxr import resume, tracking
+from cxr.atomic import claim, sync, write_whole
 from cxr.cohort.catalogue import LABEL_FILES, Catalogue, count_missing, find_images, load_catalogue
 from cxr.cohort.experts import FILES as EXPERT_FILES
 from cxr.cohort.experts import HELD_OUT, JURY, TEST_SETS, Experts, load_experts
 from cxr.cohort.experts import SOURCE as EXPERT_SOURCE
 from cxr.cohort.findings import NIH_FINDINGS, UNIONS, require_findings, text_mined
 from cxr.cohort.splits import Splits, make_splits
-from cxr.config import PROJECT, AuditConfig, Config, Data, EvaluateConfig, ExpertPatients, MissingImages, Trainer, store_size
+from cxr.config import PROJECT, AuditConfig, Config, Data, EvaluateConfig, ExpertPatients, MissingImages, Trainer, from_plain, store_size
+from cxr.failures import explain
+from cxr.resume import EVALUATION, config_sha256, file_sha256
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -37,14 +41,11 @@ if TYPE_CHECKING:
     from cxr.data.datamodule import FilmData
     from cxr.data.store import Store
     from cxr.model.classifier import Classifier
+    from cxr.model.interruption import StopRequest
     from cxr.report.reference import ReferenceSet
 
 log = logging.getLogger(__name__)
 
-# keys that cannot change a number
-HARMLESS = {"data": ("root", "labels", "store_dir", "expert_labels", "num_workers"), "trainer": ("accelerator", "devices", "strategy"), "logger": None}
-# what is done with the predictions: no part of what made them, and hashed in the evaluation protocol
-EVALUATION = ("macro", "mapping", "operating", "report")
 # every finding that text mining speaks of, alone or as a union
 MINED = (*NIH_FINDINGS, *UNIONS)
 
@@ -69,17 +70,21 @@ class Study:
 
 
 def train(config: Config) -> None:
-    """Trains, predicts and reports, into the run folder that Hydra has made."""
+    """Trains, predicts and reports, into the run folder that Hydra has made or, with `resume`, into that of the run that goes on."""
     from hydra.core.hydra_config import HydraConfig
 
     from cxr.model.weights import require_weights
 
-    started = _now()
-    _refuse_sweep_of_processes(config.trainer, HydraConfig.get().mode)
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    experiment = HydraConfig.get().runtime.choices.get("experiment") or "train"
+    started, hydra = _now(), HydraConfig.get()
+    _refuse_sweep_of_processes(config.trainer, hydra.mode)
+    run_dir = Path(hydra.runtime.output_dir)
     if not _is_first_process():
         logging.getLogger("cxr").setLevel(logging.WARNING)
+    config, lock = _take_run(config, run_dir)
+    if lock is None:
+        return
+    plain, facts = resume.read(run_dir)
+    experiment = facts["choices"].get("experiment") or "train"
 
     mode = tracking.decide_mode(config.logger.mode.value)
     tracking.announce(mode)
@@ -95,9 +100,14 @@ def train(config: Config) -> None:
     store = prepare_store(config.data, study.catalogue)
     check_coverage(config.data, study.catalogue, store)
 
-    plain = plain_config(config)
-    if _is_first_process():
-        (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(plain))
+    from cxr.model.checkpoint import find_checkpoint
+    from cxr.model.interruption import Interrupted, StopRequest
+
+    identity = _identity(plain, study, store)
+    checkpoint = find_checkpoint(run_dir / "checkpoints")
+    if checkpoint:
+        resume.check_identity(checkpoint.get("identity"), identity, run_dir)
+        log.info("Going on after step %d, in epoch %d", checkpoint["global_step"], checkpoint["epoch"] + 1)
     loggers = tracking.make_loggers(
         run_dir,
         mode=mode,
@@ -107,21 +117,79 @@ def train(config: Config) -> None:
         entity=config.logger.entity,
         group=config.logger.group or experiment,
         tags=[*config.logger.tags, config.model.name, config.data.name],
+        run_id=facts["wandb_id"],
+        first_step=checkpoint["global_step"] if checkpoint else 0,
     )
     failed = True
     try:
-        trainer, classifier, data = fit(config, study, store, run_dir, loggers)
-        table = predict(trainer, classifier, data, study.splits)
-        if trainer.is_global_zero:
-            from cxr.report.predictions import write_predictions
+        with StopRequest() as stop:
+            trainer, classifier, data = fit(config, study, store, run_dir, loggers, stop=stop, identity=identity, go_on=checkpoint is not None)
+            table = predict(trainer, classifier, data, study.splits)
+            if trainer.is_global_zero:
+                from cxr.report.predictions import write_predictions
 
-            metadata = _metadata(config, experiment, study, store, trainer, classifier, run_dir, started)
-            write_predictions(run_dir / "predictions.parquet", table, metadata)
-            report, figures = write_report(run_dir, plain, study)
-            tracking.log_report(loggers, report, figures)
+                metadata = _metadata(config, experiment, study, store, trainer, classifier, run_dir, started)
+                write_predictions(run_dir / "predictions.parquet", table, metadata)
+                report, figures = write_report(run_dir, plain, study)
+                tracking.log_report(loggers, report, figures)
         failed = False
+    except Interrupted as error:
+        if not _is_first_process():  # the first one speaks for all, and a status of ours would make it be killed
+            return
+        raise Interrupted(f"{error}; go on with: python train.py resume={run_dir}") from error
+    except Exception as error:
+        if told := explain(error, run_dir):
+            raise RunError(told) from error
+        raise
     finally:
         tracking.finish(loggers, failed=failed)
+
+
+def _take_run(config: Config, run_dir: Path) -> tuple[Config, Any]:
+    """The configuration of the run in this folder, and the lock that makes the folder ours; None in its place if there is nothing left to do.
+
+    A run that goes on has its own configuration, whatever the files under configs/ have become; what was typed beside `resume` must agree with it.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    choices = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/") and choice is not None}
+    plain, first = plain_config(config), _is_first_process()
+    if config.resume and hydra.mode.name == "MULTIRUN":
+        raise RunError("resume: a multirun begins new runs; go on with one at a time, without -m")
+    if config.resume == "auto":
+        found = next(resume.unfinished(run_dir.parent, config_sha256(plain)), None) if first else None
+        if found:
+            log.info("Going on with %s", found)
+            shutil.rmtree(run_dir)  # made by Hydra a moment ago, with nothing in it
+            sys.argv[1:] = [*(argument for argument in sys.argv[1:] if not argument.startswith("resume=")), f"resume={found}"]
+            sys.stdout.flush()
+            os.execv(sys.executable, [sys.executable, *sys.argv])
+    elif config.resume:
+        saved, facts = resume.read(run_dir)
+        plain = resume.agree(saved, plain, list(hydra.overrides.task), facts["choices"])
+        config = from_plain(Config, plain)
+        if resume.is_finished(run_dir):
+            log.info("This run is finished: %s", run_dir / "report/report.html")
+            return config, None
+        if facts["commit"] != _git_commit():
+            log.warning("The code has changed since this run began (%s, now %s): it may not end with the same numbers.", facts["commit"], _git_commit())
+    if not first:
+        return config, True
+    lock = claim(run_dir, "is training there")
+    resume.begin(run_dir, plain, choices=choices, commit=_git_commit())
+    return config, lock
+
+
+def _identity(plain: dict[str, Any], study: Study, store: "Store") -> dict[str, str]:
+    """What a run must find unchanged to go on, by its hash."""
+    films = hashlib.sha256("\n".join([*study.splits.train.image_id, "", *study.splits.val.image_id]).encode()).hexdigest()
+    return {
+        "the configuration": config_sha256(plain),
+        "the label file": study.catalogue.labels["sha256"],
+        "the films of train and val": films,
+        "the image store": f"{store.meta['rule']} {store.meta['size']} {store.meta['list_sha256']}",
+    }
 
 
 def _refuse_sweep_of_processes(trainer: Trainer, mode: Any) -> None:
@@ -147,7 +215,12 @@ def _refuse_sweep_of_processes(trainer: Trainer, mode: Any) -> None:
 def prepare(data: Data) -> None:
     """Makes the image store, or finds it made."""
     catalogue = load_catalogue_of(data)
+    there_before = (_store_folder(data) / "meta.json").is_file()
     store = prepare_store(data, catalogue)
+    if there_before:
+        from cxr.data.store import verify_store
+
+        verify_store(store, _store_folder(data))
     log.info("%d images in %s", len(store.images), _store_folder(data))
     check_coverage(data, catalogue, store)
 
@@ -319,15 +392,36 @@ def _targets(catalogue: Catalogue, table: pd.DataFrame) -> np.ndarray:
 # --- training ---------------------------------------------------------------------------------------------------------------------------------------
 
 
-def fit(config: Config, study: Study, store: "Store", run_dir: Path, loggers: list[Any]) -> "tuple[pl.Trainer, Classifier, FilmData]":
-    """Trains, and returns the classifier of the best epoch."""
+def fit(
+    config: Config,
+    study: Study,
+    store: "Store",
+    run_dir: Path,
+    loggers: list[Any],
+    *,
+    stop: "StopRequest",
+    identity: dict[str, str],
+    go_on: bool = False,
+) -> "tuple[pl.Trainer, Classifier, FilmData]":
+    """Trains, and returns the classifier of the best epoch.
+
+    Args:
+        config, study, store: what, and on whom.
+        run_dir: for checkpoints and weights.
+        loggers: Lightning's.
+        stop: by which the program is asked to come to an end.
+        identity: kept in the checkpoints.
+        go_on: from the checkpoint in the run folder.
+    """
     import pytorch_lightning as pl
     from pytorch_lightning.callbacks import ModelCheckpoint
-    from safetensors.torch import save_file
+    from pytorch_lightning.strategies.launchers import subprocess_script
 
     from cxr.data.augment import make_augment
     from cxr.data.datamodule import FilmData
-    from cxr.model.classifier import Classifier
+    from cxr.model.checkpoint import BEST, RESUME, CheckpointFiles, ResumeCheckpoint, read_checkpoint
+    from cxr.model.classifier import Classifier, NotFiniteError
+    from cxr.model.interruption import watch_children
     from cxr.model.optim import WarmedUpEMA
     from cxr.model.pace import Pace, PaceBar
 
@@ -355,6 +449,7 @@ def fit(config: Config, study: Study, store: "Store", run_dir: Path, loggers: li
         augment=make_augment(image_size=config.data.image_size, seed=config.seed, **recipe) if config.augment.enabled else None,
         seed=config.seed,
     )
+    n_batches = len(train_rows) // config.data.batch_size
     classifier = Classifier(
         findings=list(NIH_FINDINGS),
         monitored=monitored,
@@ -364,11 +459,17 @@ def fit(config: Config, study: Study, store: "Store", run_dir: Path, loggers: li
         optim=dataclasses.asdict(config.optim),
         image_size=config.data.image_size,
         seed=config.seed,
-        weights=config.model.weights,
+        total_steps=config.trainer.max_epochs * math.ceil(n_batches / config.trainer.accumulate_grad_batches),
+        max_nonfinite_steps=config.trainer.max_nonfinite_steps,
+        weights="none" if go_on else config.model.weights,
     )
     watched = sys.stderr.isatty()  # a log file gets a line per epoch instead of a bar
-    log_every = min(50, max(1, len(train_rows) // config.data.batch_size))
-    best = ModelCheckpoint(dirpath=run_dir / "checkpoints", filename="best", monitor="val/auroc_macro", mode="max", save_top_k=1, enable_version_counter=False)
+    log_every = min(50, n_batches)
+    folder = run_dir / "checkpoints"
+    best = ModelCheckpoint(
+        dirpath=folder, filename=BEST.removesuffix(".ckpt"), monitor="val/auroc_macro", mode="max", save_top_k=1, enable_version_counter=False
+    )
+    subprocess_script._launch_process_observer = watch_children
     trainer = pl.Trainer(
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,
@@ -379,8 +480,11 @@ def fit(config: Config, study: Study, store: "Store", run_dir: Path, loggers: li
         gradient_clip_val=config.trainer.gradient_clip_val or None,
         sync_batchnorm=config.trainer.sync_batchnorm,
         logger=loggers,
+        plugins=[CheckpointFiles(run_dir / "model.safetensors", {"model": config.model.name, "findings": "|".join(NIH_FINDINGS)})],
+        deterministic=config.deterministic,
         callbacks=[
             best,
+            ResumeCheckpoint(folder, every_minutes=config.trainer.checkpoint_every_minutes, stop=stop, identity=identity),
             *([PaceBar(refresh_rate=log_every)] if watched else []),  # showing the loss means waiting for the device
             *([WarmedUpEMA(config.model.ema_decay)] if config.model.ema_decay else []),
             Pace(config.data.batch_size),
@@ -393,13 +497,21 @@ def fit(config: Config, study: Study, store: "Store", run_dir: Path, loggers: li
         default_root_dir=run_dir,
     )
     log.info("Training %s on %d films, validating on %d", config.model.name, len(train_rows), len(val_rows))
-    trainer.fit(classifier, datamodule=data)
+    try:
+        trainer.fit(classifier, datamodule=data, ckpt_path=folder / RESUME if go_on else None, weights_only=True)
+    except NotFiniteError as error:
+        if not error.films:
+            raise
+        films = ", ".join(train_films.image_id.iloc[error.films])
+        raise NotFiniteError(
+            f"{error}. It began with the batch of {films}. Look at these films and their targets, or lower optim.lr. The last checkpoint is from before:"
+            f" {folder / RESUME}"
+        ) from error
 
     log.info("Best epoch: val/auroc_macro %.4f", float(best.best_model_score or float("nan")))
-    classifier = Classifier.load_from_checkpoint(best.best_model_path, map_location="cpu", weights_only=True)
-    if trainer.is_global_zero:
-        weights = {key: value.contiguous() for key, value in classifier.net.state_dict().items()}
-        save_file(weights, run_dir / "model.safetensors", metadata={"model": config.model.name, "findings": "|".join(NIH_FINDINGS)})
+    checkpoint = read_checkpoint(folder / BEST)
+    classifier = Classifier(**checkpoint["hyper_parameters"])
+    classifier.load_state_dict(checkpoint["state_dict"])
     return trainer, classifier, data
 
 
@@ -507,10 +619,11 @@ def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> tuple[di
     (building / "figures").mkdir(parents=True)
     scores = {name: frozen.mapping.scores(predictions, reference) for name, reference in references.items()}
     pictures = figures.draw(building / "figures", report, scores, references, metrics_csv=run_dir / "metrics.csv")
-    (building / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_whole(building / "report.json", (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
     render.write_pages(building, report, pictures)
     shutil.rmtree(folder, ignore_errors=True)
     building.rename(folder)
+    sync(run_dir)
     log.info(render.summary(report))
     log.info("Report: %s", folder / "report.html")
     return report, {title: folder / path.relative_to(building) for title, path in pictures.items()}
@@ -571,6 +684,7 @@ def _unreported(study: Study) -> dict[str, Any]:
 def plain_config(config: Config) -> dict[str, Any]:
     """The whole configuration as plain values, paths made absolute where they name something on this machine."""
     plain: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)  # type: ignore[assignment]
+    del plain["resume"]
     for key in ("root", "labels", "store_dir", "expert_labels"):
         if plain["data"][key]:
             plain["data"][key] = str(Path(plain["data"][key]).absolute())
@@ -578,19 +692,6 @@ def plain_config(config: Config) -> dict[str, Any]:
         if isinstance(plain[group][key], str) and Path(plain[group][key]).is_file():
             plain[group][key] = str(Path(plain[group][key]).absolute())
     return plain
-
-
-def config_sha256(plain: dict[str, Any]) -> str:
-    """The hash of what can change the numbers: paths, workers, devices and the logger are left out; files count by their content."""
-    kept = {group: value for group, value in plain.items() if HARMLESS.get(group, ()) is not None and group not in EVALUATION}
-    for group, keys in HARMLESS.items():
-        if keys:
-            kept[group] = {key: value for key, value in kept[group].items() if key not in keys}
-    for group, key in (("data", "validation"), ("model", "weights")):
-        value = kept[group][key]
-        if isinstance(value, str) and Path(value).is_file():
-            kept[group] = kept[group] | {key: file_sha256(Path(value))}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _metadata(
@@ -651,11 +752,6 @@ def _validation_in_words(data: Data) -> str:
     if isinstance(data.validation, str):
         return f"list {Path(data.validation).name}, sha256 {file_sha256(Path(data.validation))}"
     return f"{data.validation:g} of the train_val patients, split seed {data.split_seed}"
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _git_commit() -> str | None:

@@ -4,14 +4,22 @@ What is sent: the configuration, metrics, the report's tables and figures. What 
 output (a message may name a film).
 """
 
+import csv
+import io
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from cxr.atomic import write_whole
+
 log = logging.getLogger(__name__)
+
+# W&B runs whose failure was told
+_told: set[str] = set()
 
 
 class TrackingError(ValueError):
@@ -70,6 +78,8 @@ def make_loggers(
     entity: str | None,
     group: str | None,
     tags: list[str],
+    run_id: str,
+    first_step: int = 0,
 ) -> list[Any]:
     """Lightning's loggers: metrics.csv in the run folder always, and a W&B run unless disabled.
 
@@ -79,16 +89,19 @@ def make_loggers(
         first_process: of the job; the others write to no W&B run.
         config: the whole resolved configuration, plain values.
         project, entity, group, tags: of W&B.
+        run_id: of the W&B run; a training that goes on has the id that it began with.
+        first_step: optimiser steps that lie behind; what metrics.csv holds of later ones is taken back, for they will be done again.
     """
-    from pytorch_lightning.loggers import CSVLogger
-
-    csv = CSVLogger(save_dir=str(run_dir), name="", version="")
-    if mode == "disabled" or not first_process:
-        return [csv]
+    if not first_process:
+        return []
+    metrics = _metrics_file(run_dir / "metrics.csv", first_step)
+    if mode == "disabled":
+        return [metrics]
     import wandb
-    from pytorch_lightning.loggers import WandbLogger
 
     run = wandb.init(
+        id=run_id,
+        resume="allow" if mode == "online" else None,  # offline, a second part with the same id: `wandb sync` joins them
         name=run_dir.name,
         dir=str(run_dir),
         project=project,
@@ -101,7 +114,76 @@ def make_loggers(
         # console output may name films; the program's own file is in the run folder
         settings=wandb.Settings(console="off", silent=True, disable_code=True),
     )
-    return [csv, WandbLogger(experiment=run, log_model=False)]
+    return [metrics, _wandb_logger(run)]
+
+
+def _metrics_file(path: Path, first_step: int) -> Any:
+    """A logger into a CSV file, a row per step that logs anything, on disk as soon as it is logged. (Lightning's own deletes the file of a run that goes on.)
+
+    Args:
+        path: of the file.
+        first_step: rows of this step and later ones are taken out.
+    """
+    from pytorch_lightning.loggers.logger import Logger
+
+    class MetricsFile(Logger):
+        name, version = "", ""
+
+        def __init__(self) -> None:
+            super().__init__()
+            rows = self._rows() if path.is_file() else []
+            # the last row of a killed process may be torn
+            self._write_anew([row for row in rows if (row["step"] or "").isdigit() and int(row["step"]) < first_step and None not in row.values()])
+
+        def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+            row = {**metrics, "step": step}
+            if set(row) <= set(self.columns):
+                with path.open("a", newline="", encoding="utf-8") as file:
+                    csv.DictWriter(file, self.columns).writerow(row)
+            else:
+                self._write_anew([*self._rows(), row])
+
+        def _rows(self) -> list[dict[str, Any]]:
+            with path.open(newline="", encoding="utf-8") as file:
+                return list(csv.DictReader(file))
+
+        def _write_anew(self, rows: list[dict[str, Any]]) -> None:
+            self.columns = sorted({"epoch", "step"}.union(*rows))
+            text = io.StringIO(newline="")
+            writer = csv.DictWriter(text, self.columns)
+            writer.writeheader()
+            writer.writerows(rows)
+            write_whole(path, text.getvalue().encode())
+
+        def log_hyperparams(self, *_: Any, **__: Any) -> None:
+            """They are in config.yaml."""
+
+    return MetricsFile()
+
+
+def _wandb_logger(run: Any) -> Any:
+    """Lightning's logger for W&B; a W&B that fails in the middle of a run costs its curves and not the training."""
+    from pytorch_lightning.loggers import WandbLogger
+
+    class LenientWandbLogger(WandbLogger):
+        def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+            with tolerated(run, "its curves"):
+                super().log_metrics(dict(metrics), step)
+
+    return LenientWandbLogger(experiment=run, log_model=False)
+
+
+@contextmanager
+def tolerated(run: Any, lost: str) -> Iterator[None]:
+    """W&B's own process may have died, or its server be gone; says so once for a run."""
+    try:
+        yield
+    except Exception as error:  # of whatever kind: none of them is worth a training
+        if run.id not in _told:
+            _told.add(run.id)
+            log.warning(
+                "W&B failed, and the run goes on without %s there; everything is in the run folder all the same. (%s: %s)", lost, type(error).__name__, error
+            )
 
 
 def log_report(loggers: list[Any], report: Mapping[str, Any], figures: Mapping[str, Path]) -> None:
@@ -113,23 +195,28 @@ def log_report(loggers: list[Any], report: Mapping[str, Any], figures: Mapping[s
         figures: title -> PNG without pixels of any film.
     """
     for run in _wandb_runs(loggers):
-        import wandb
+        with tolerated(run, "its report"):
+            _log_report(run, report, figures)
 
-        for name, reference in report["reference_sets"].items():
-            if reference.get("findings") is None:
-                continue
-            table = wandb.Table(columns=["finding", "n_pos", "n_neg", "auroc", "auroc_lo", "auroc_hi", "auprc", "auprc_lo", "auprc_hi"])
-            for finding, row in reference["findings"].items():
-                numbers = [row.get(metric, {}).get(end) if row.get(metric) else None for metric in ("auroc", "auprc") for end in ("value", "lo", "hi")]
-                table.add_data(finding, row["n_pos"], row["n_neg"], *numbers)
-                _summarise(run, f"test/{name}/auroc/{finding}", row.get("auroc"))
-                _summarise(run, f"test/{name}/auprc/{finding}", row.get("auprc"))
-            _summarise(run, f"test/{name}/auroc_macro", reference["macro"].get("auroc"))
-            run.summary[f"test/{name}/n_images"] = reference["n_images"]
-            run.log({f"test/{name}/findings": table})
-            if readers := reference.get("readers"):
-                run.log({f"test/{name}/readers": _readers_table(readers)})
-        run.log({f"figures/{title}": wandb.Image(str(path)) for title, path in figures.items()})
+
+def _log_report(run: Any, report: Mapping[str, Any], figures: Mapping[str, Path]) -> None:
+    import wandb
+
+    for name, reference in report["reference_sets"].items():
+        if reference.get("findings") is None:
+            continue
+        table = wandb.Table(columns=["finding", "n_pos", "n_neg", "auroc", "auroc_lo", "auroc_hi", "auprc", "auprc_lo", "auprc_hi"])
+        for finding, row in reference["findings"].items():
+            numbers = [row.get(metric, {}).get(end) if row.get(metric) else None for metric in ("auroc", "auprc") for end in ("value", "lo", "hi")]
+            table.add_data(finding, row["n_pos"], row["n_neg"], *numbers)
+            _summarise(run, f"test/{name}/auroc/{finding}", row.get("auroc"))
+            _summarise(run, f"test/{name}/auprc/{finding}", row.get("auprc"))
+        _summarise(run, f"test/{name}/auroc_macro", reference["macro"].get("auroc"))
+        run.summary[f"test/{name}/n_images"] = reference["n_images"]
+        run.log({f"test/{name}/findings": table})
+        if readers := reference.get("readers"):
+            run.log({f"test/{name}/readers": _readers_table(readers)})
+    run.log({f"figures/{title}": wandb.Image(str(path)) for title, path in figures.items()})
 
 
 def _readers_table(readers: Mapping[str, Any]) -> Any:
@@ -153,8 +240,9 @@ def _summarise(run: Any, name: str, estimate: Mapping[str, float] | None) -> Non
 def finish(loggers: list[Any], *, failed: bool) -> None:
     """Closes the W&B run, marked failed or not; without this, two jobs of one multirun would share a run."""
     for run in _wandb_runs(loggers):
-        run.finish(exit_code=1 if failed else 0)
+        with tolerated(run, "an end"):
+            run.finish(exit_code=1 if failed else 0)
 
 
 def _wandb_runs(loggers: list[Any]) -> list[Any]:
-    return [logger.experiment for logger in loggers if type(logger).__name__ == "WandbLogger"]
+    return [logger.experiment for logger in loggers if hasattr(logger, "experiment")]

@@ -14,7 +14,7 @@ import torch
 from cxr.data.augment import make_augment
 from cxr.data.datamodule import FilmData, automatic_workers
 from cxr.data.dataset import MAX_MAPPED, EvalLoader, FilmDataset
-from cxr.data.store import Store, open_store
+from cxr.data.store import Store, open_store, seal
 
 N_FILMS, SIDE, CROP, BATCH = 50, 36, 32, 8
 PIXELS = np.random.default_rng(0).integers(0, 256, (N_FILMS, SIDE, SIDE), dtype=np.uint8)
@@ -158,7 +158,7 @@ def test_films_of_an_open_store_are_those_of_its_file_in_any_order(tmp_path: Pat
     np.save(tmp_path / "images.npy", many)
     np.save(tmp_path / "image_ids.npy", np.array([f"{i:08d}_000.png" for i in range(300)]))
     (tmp_path / "quarantine.csv").write_text("image_id,reason\n")
-    (tmp_path / "meta.json").write_text('{"n_images": 300, "size": 40}')
+    seal(tmp_path, {"n_images": 300, "size": 40})
     store = open_store(tmp_path)
     assert store.file is not None
     films = FilmDataset(store, np.arange(300), np.zeros((300, 1), np.float32), image_size=32)
@@ -208,7 +208,7 @@ def test_reading_a_whole_store_does_not_make_the_process_own_it(tmp_path: Path) 
         file.truncate(file.tell() + n * 256 * 256)
     np.save(tmp_path / "image_ids.npy", np.array([f"{i:08d}_000.png" for i in range(n)]))
     (tmp_path / "quarantine.csv").write_text("image_id,reason\n")
-    (tmp_path / "meta.json").write_text(f'{{"n_images": {n}, "size": 256}}')
+    seal(tmp_path, {"n_images": n, "size": 256})
     told = subprocess.run([sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, check=True)
     assert float(told.stdout) < 1.3 * MAX_MAPPED / 2**20
 

@@ -5,7 +5,6 @@ import logging
 import time
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,7 +38,8 @@ def loader(seconds: float = 0.0) -> SlowLoader:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (N, 1, 32, 32), dtype=torch.uint8, generator=generator)
     targets = (torch.rand(N, 4, generator=generator) < 0.4).float()
-    made = SlowLoader([{"image": image, "target": target} for image, target in zip(images, targets, strict=True)], batch_size=BATCH)
+    films = [{"image": image, "target": target, "index": index} for image, target, index in zip(images, targets, torch.arange(N), strict=True)]
+    made = SlowLoader(films, batch_size=BATCH)
     made.seconds = seconds
     return made
 
@@ -154,13 +154,3 @@ def test_a_wait_for_data_is_told_once_with_what_to_change(tmp_path: Path, caplog
     (told,) = [record.message for record in caplog.records]
     assert "for data" in told
     assert "data.num_workers (now 0" in told
-
-
-def test_processes_ask_whether_to_stop_at_logging_steps_only() -> None:
-    asked: list[int] = []
-    loop = SimpleNamespace(total_batch_idx=0)
-    loop._broadcast_sigterm_tensor = lambda: asked.append(loop.total_batch_idx)
-    Pace(BATCH).on_fit_start(SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=loop), log_every_n_steps=LOG_EVERY), None)
-    for loop.total_batch_idx in range(10):
-        loop._broadcast_sigterm_tensor()
-    assert asked == [0, 4, 8]

@@ -1,6 +1,5 @@
 """Films to measure with: the user's, or drawn ones, and a store of them."""
 
-import json
 from pathlib import Path
 
 import cv2
@@ -9,7 +8,7 @@ from tqdm import tqdm
 
 from cxr.benchmark.command import Settings
 from cxr.data.decode import decode
-from cxr.data.store import Store, open_store
+from cxr.data.store import Store, open_store, seal
 
 SIDE, STORED = 1024, 256  # pixels
 
@@ -51,5 +50,5 @@ def sparse_store(folder: Path, n_films: int) -> Store:
 def finish_store(folder: Path, n_films: int, side: int) -> Store:
     np.save(folder / "image_ids.npy", np.array([f"{i:08d}_000.png" for i in range(n_films)]))
     (folder / "quarantine.csv").write_text("image_id,reason\n")
-    (folder / "meta.json").write_text(json.dumps({"n_images": n_films, "size": side}))
+    seal(folder, {"n_images": n_films, "size": side})
     return open_store(folder)

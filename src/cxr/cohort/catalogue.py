@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr.cohort.findings import LabelError, parse_finding_lists, read_table, refuse_rows, require_columns
+from cxr.cohort.findings import parse_finding_lists, read_table, read_text, refuse_rows, require_columns
 
 # newest first: the release used where several lie in one folder
 LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "sample_labels.csv")
@@ -118,10 +118,7 @@ def _read_labels(path: Path) -> tuple[pd.DataFrame, str]:
 
 def read_image_list(path: Path) -> "pd.Index[str]":
     """The image names in a text file, one a line, with or without a final newline; LabelError on a repeated or strange one."""
-    try:
-        names = pd.Series(path.read_text(encoding="utf-8").split(), dtype=str)
-    except UnicodeDecodeError as error:
-        raise LabelError(f"{path}: not a text file ({error})") from error
+    names = pd.Series(read_text(path).split(), dtype=str)
     names.index += 1
     refuse_rows(~names.str.fullmatch(r"[\w.-]+\.png"), names, path, "an image name ending in .png")
     refuse_rows(names.duplicated(), names, path, "an image that was not named before")
@@ -154,7 +151,8 @@ def find_images(root: Path, wanted: "pd.Series[str]") -> dict[str, Path]:
     names, found = set(wanted), dict[str, Path]()
     for folder in image_folders(root):
         for entry in os.scandir(folder):
-            if entry.name in names:
+            # neither folders nor pipes, and no link that ends nowhere or in itself
+            if entry.name in names and entry.is_file():
                 if entry.name in found:
                     raise CatalogueError(f"{entry.name} lies in two folders, {found[entry.name].parent} and {folder}: remove one of them")
                 found[entry.name] = Path(entry.path)

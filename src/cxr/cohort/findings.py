@@ -4,6 +4,8 @@ Every label file of this data set spells something differently (`Pleural_Thicken
 used everywhere else; a spelling that is not listed here is an error, never a zero.
 """
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +30,9 @@ NIH_FINDINGS = (
     "Hernia",
 )
 NO_FINDING = "No Finding"
+
+# the largest file of labels has 112,120 rows in 8 MB
+MAX_BYTES, MAX_ROWS = 2**28, 2_000_000
 
 # Majkowska et al., Radiology 2019
 FOUR_FINDINGS = ("Fracture", "Pneumothorax", "Airspace opacity", "Nodule or mass")
@@ -63,17 +68,48 @@ def read_table(path: Path) -> pd.DataFrame:
         One row per line; the index is the line number in the file (the header is line 1), for error messages.
 
     Raises:
-        LabelError: the file cannot be read as a table, or two columns share a name.
+        LabelError: the file cannot be read as a table, a row is longer or shorter than the header (a table reader that fills up or cuts off would move
+            labels from one column to another without a word), or two columns share a name.
     """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    rows, lines = list[list[str]](), list[int]()
     try:
-        # index_col=False: NIH's 2017 header ends in a comma and its rows do not
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise LabelError(f"{path}: not a readable table ({str(error).strip()})") from error
-    table = table.drop(columns=[column for column in table.columns if column.startswith("Unnamed: ")])
-    table.columns = table.columns.str.strip()
-    table.index = pd.RangeIndex(2, len(table) + 2)
-    return table
+        header = [name.strip() for name in next(reader, [])]
+        if not any(header):
+            raise LabelError(f"{path}: no header line")
+        # NIH's 2017 header ends in a comma and its rows do not
+        width = len(header) - (header[-1] == "")
+        for row in reader:
+            if not row:
+                continue
+            if not width <= len(row) <= len(header) or any(row[width:]):
+                raise LabelError(f"{path}, row {reader.line_num}: {len(row)} cells under a header of {width} columns")
+            rows.append(row[:width])
+            lines.append(reader.line_num)
+    except csv.Error as error:
+        raise LabelError(f"{path}, row {reader.line_num}: not a readable table ({error})") from error
+    header = header[:width]
+    repeated = next((name for name in header if header.count(name) > 1), None)
+    if repeated is not None:
+        raise LabelError(f"{path}: two columns are named {repeated!r}")
+    return pd.DataFrame(rows, columns=header, index=pd.Index(lines), dtype=str)
+
+
+def read_text(path: Path) -> str:
+    """A text file's content; LabelError if it is none, or far larger than any file of labels."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise LabelError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(content) > MAX_BYTES or content.count(b"\n") > MAX_ROWS:
+        raise LabelError(f"{path}: more than {MAX_BYTES >> 20} MB or {MAX_ROWS:,} lines, which is no file of labels")
+    if b"\0" in content:
+        raise LabelError(f"{path}: not a text file (NUL at byte {content.index(0)})")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LabelError(f"{path}: not a text file ({error})") from error
 
 
 def require_columns(table: pd.DataFrame, columns: list[str], path: Path) -> None:

@@ -1,6 +1,8 @@
 """The loaders of one study, for Lightning."""
 
 import os
+import signal
+import threading
 from typing import Any
 
 import numpy as np
@@ -73,6 +75,7 @@ class FilmData(pl.LightningDataModule):
             collate_fn=_as_it_is,
             num_workers=workers,
             persistent_workers=workers > 0,
+            worker_init_fn=_leave_signals_to_the_training_process,
             # fork shares the memory maps; spawn would pickle the whole store into every worker
             multiprocessing_context="fork" if workers else None,
         )
@@ -111,6 +114,24 @@ def automatic_workers(n_training_processes: int, *, gpu: bool) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # a batch system may lend fewer than there are
     spare = cores // n_training_processes - 1
     return min(8 if gpu else 1, max(0, spare))
+
+
+def _leave_signals_to_the_training_process(worker: int) -> None:
+    """A batch system that wants a job to end tells all its processes, and Ctrl-C reaches them all; but the training still needs its workers, to come to a
+    point from which it can go on. So a worker ends when its parent says so, or when that is gone."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        return
+    parent = os.getppid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def end_when_told() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=end_when_told, daemon=True).start()
 
 
 def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:

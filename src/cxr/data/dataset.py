@@ -95,6 +95,7 @@ class FilmDataset(Dataset):
 
     def _fill(self, films: np.ndarray, indices: np.ndarray, epoch: int) -> None:
         rows = self.rows[indices]
+        self.store.require_unchanged()
         self.store.announce(rows)
         if self.augment is None:
             np.take(self.store.images, rows, axis=0, out=films, mode="clip")  # any other mode copies twice

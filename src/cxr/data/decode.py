@@ -10,7 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxr.data.png import DecodeError, decode_png, read_chunks
+from cxr.data.png import DecodeError, decode_png, read_chunks, require_film_size
+
+# a film of 4,096 pixels and 16 bits, not compressed at all, has 32 MB
+MAX_FILE_BYTES = 2**28
 
 # Raised whenever the same file would give other pixels, so that a store made by an older rule is noticed.
 RULE = "grey by luminance, 16 bits by their upper byte, alpha ignored, padded to a square with black, cv2.INTER_AREA; version 1"
@@ -30,10 +33,15 @@ def decode(path: Path, size: int) -> np.ndarray:
         DecodeError: unreadable, truncated, or damaged (every chunk's checksum is verified: a decoder may return half a film without a word).
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise DecodeError(f"cannot be read: {error.strerror}") from error
-    pixels = decode_png(read_chunks(data))
+    if len(data) > MAX_FILE_BYTES:
+        raise DecodeError(f"larger than {MAX_FILE_BYTES >> 20} MB, which is no film")
+    chunks = read_chunks(data)
+    require_film_size(chunks)
+    pixels = decode_png(chunks)
     pixels = decode_opencv(data) if pixels is None else grey(pixels, cv2.COLOR_RGB2GRAY, cv2.COLOR_RGBA2GRAY)
     return resize_square(pixels, size)
 

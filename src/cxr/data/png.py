@@ -69,6 +69,21 @@ def read_chunks(data: bytes) -> list[tuple[bytes, memoryview]]:
     raise DecodeError(f"truncated after {len(data)} bytes")
 
 
+def require_film_size(chunks: list[tuple[bytes, memoryview]]) -> None:
+    """Raises DecodeError if the header claims more pixels than any film has: a file of some hundred bytes could ask for gigabytes.
+
+    Args:
+        chunks: of a whole file, from `read_chunks`.
+    """
+    kind, header = chunks[0]
+    if kind != b"IHDR" or len(header) != 13:
+        raise DecodeError("no PNG header")
+    width, height, depth = struct.unpack_from(">IIB", header)
+    # what a decoder holds: up to four channels of one or two bytes, and a filter byte for every row
+    if width > MAX_SIDE or height > MAX_SIDE or height * (1 + 4 * width * (1 + (depth > 8))) > MAX_BYTES:
+        raise DecodeError(f"larger than any film: {width} x {height} pixels")
+
+
 def decode_png(chunks: list[tuple[bytes, memoryview]]) -> np.ndarray | None:
     """The pixels of an 8-bit grey, RGB or RGBA film that is not interlaced, if nothing about it is out of the ordinary.
 

@@ -1,7 +1,8 @@
 """The image store: every film decoded and resized once, so that training reads a memory-mapped array and never a PNG.
 
 A store is a folder: images.npy (N, size, size) uint8, image_ids.npy (N,), meta.json, quarantine.csv (files that could not be read, with the reason).
-It is written into `<folder>.partial` and renamed when it is whole. A prepare that was killed goes on from its last recorded film.
+It is written into `<folder>.partial` and renamed when it is whole. A prepare that was killed goes on from its last recorded film. meta.json holds checksums of
+everything, itself included; of images.npy, which has gigabytes, opening checks the size and some pages, and scripts/prepare.py all of it.
 """
 
 import csv
@@ -17,16 +18,19 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
+from cxr.atomic import sync, write_whole
 from cxr.data.decode import RULE, DecodeError, decode
 
 # films between two points from which a killed prepare can go on: about ten seconds of work
 RECORD_EVERY = 512
+# pages of images.npy that are looked at when a store is opened, evenly spaced: some milliseconds
+N_PAGES = 64
 # np.save pads its header to a multiple of 64 bytes; for any shape of ours it needs 128
 HEADER_BYTES = 128
 
@@ -45,6 +49,8 @@ class Store:
         quarantine: image_id -> why its file could not be read.
         meta: size, rule, list_sha256, n_images, package_version, ... as in meta.json.
         file: what `images` is mapped from; None for an array in memory.
+        handle: the open images.npy.
+        opened: its size and time of change at that moment.
     """
 
     images: np.ndarray
@@ -52,6 +58,18 @@ class Store:
     quarantine: dict[str, str]
     meta: dict[str, Any]
     file: mmap.mmap | None = None
+    handle: BinaryIO | None = None
+    opened: tuple[int, int] = (0, 0)
+
+    def require_unchanged(self) -> None:
+        """Raises StoreError if images.npy was written to or cut since it was opened: other pixels, or the end of the process without a word (SIGBUS)."""
+        if self.handle is not None:
+            now = os.fstat(self.handle.fileno())
+            if (now.st_size, now.st_mtime_ns) != self.opened:
+                raise StoreError(
+                    f"{self.handle.name} was changed while it was read: it had {self.opened[0]} bytes and has {now.st_size}. Find out what writes there; then"
+                    " delete that store and prepare it again"
+                )
 
     @property
     def film_bytes(self) -> int:
@@ -100,20 +118,81 @@ def open_store(folder: Path) -> Store:
     if not _is_whole(folder):
         raise StoreError(f"no image store at {folder}")
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = json.loads((folder / "meta.json").read_bytes())
+        if "sha256" not in meta:
+            raise StoreError("made by an older version, which kept no checksums")
+        if meta["sha256"] != _meta_sha256(meta):
+            raise StoreError("meta.json was changed")
+        opened = {name: (folder / name).read_bytes() for name in ("image_ids.npy", "quarantine.csv")}
+        for name, content in opened.items():
+            if hashlib.sha256(content).hexdigest() != meta["files"][name]["sha256"]:
+                raise StoreError(f"{name} is not what was written")
+        handle = (folder / "images.npy").open("rb", buffering=0)
+        status = os.fstat(handle.fileno())
+        if status.st_size != meta["files"]["images.npy"]["n_bytes"]:
+            raise StoreError(f"images.npy has {status.st_size} bytes, and had {meta['files']['images.npy']['n_bytes']}")
+        if _pages_sha256(handle.fileno(), status.st_size) != meta["files"]["images.npy"]["pages_sha256"]:
+            raise StoreError("images.npy is not what was written")
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        image_ids = np.load(folder / "image_ids.npy", allow_pickle=False)
-        with (folder / "quarantine.csv").open(newline="") as file:
-            quarantine = {row["image_id"]: row["reason"] for row in csv.DictReader(file)}
+        image_ids = np.load(io.BytesIO(opened["image_ids.npy"]), allow_pickle=False)
+        quarantine = {row["image_id"]: row["reason"] for row in csv.DictReader(io.StringIO(opened["quarantine.csv"].decode(), newline=""))}
         expected = (meta["n_images"], meta["size"], meta["size"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(f"the image store at {folder} is damaged ({error}): delete the folder and prepare it again") from error
     if images.shape != expected or images.dtype != np.uint8 or image_ids.shape != expected[:1]:
         raise StoreError(
             f"the image store at {folder} is damaged (images {images.shape} {images.dtype}, meta.json says {expected} uint8):"
             " delete the folder and prepare it again"
         )
-    return Store(np.asarray(images), image_ids, quarantine, meta, file=images.base)
+    return Store(np.asarray(images), image_ids, quarantine, meta, file=images.base, handle=handle, opened=(status.st_size, status.st_mtime_ns))
+
+
+def seal(folder: Path, meta: dict[str, Any], images_sha256: str | None = None) -> None:
+    """Writes meta.json, the last file of a store, with what the others must be.
+
+    Args:
+        folder: holds the other three files.
+        meta: n_images, size and whatever else is to be kept.
+        images_sha256: of images.npy; None where nobody will ask for all of it.
+    """
+    files: dict[str, dict[str, Any]] = {}
+    for name in ("image_ids.npy", "quarantine.csv"):
+        files[name] = {"sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()}
+        sync(folder / name)
+    with (folder / "images.npy").open("rb") as file:
+        n_bytes = os.fstat(file.fileno()).st_size
+        files["images.npy"] = {"n_bytes": n_bytes, "sha256": images_sha256, "pages_sha256": _pages_sha256(file.fileno(), n_bytes)}
+    meta = meta | {"files": files}
+    write_whole(folder / "meta.json", (json.dumps(meta | {"sha256": _meta_sha256(meta)}, indent=1) + "\n").encode())
+
+
+def _meta_sha256(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps({key: value for key, value in meta.items() if key != "sha256"}, sort_keys=True).encode()).hexdigest()
+
+
+def _pages_sha256(handle: int, n_bytes: int) -> str:
+    """Of the first page, the last, and some between."""
+    digest = hashlib.sha256()
+    for start in np.linspace(0, max(0, n_bytes - mmap.PAGESIZE), N_PAGES).astype(int).tolist():
+        digest.update(os.pread(handle, mmap.PAGESIZE, start))
+    return digest.hexdigest()
+
+
+def images_sha256(path: Path) -> str:
+    """Of the whole of images.npy, with a progress bar."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file, tqdm(total=path.stat().st_size, desc="checking images", unit="B", unit_scale=True, disable=None) as bar:
+        while block := file.read(2**24):
+            digest.update(block)
+            bar.update(len(block))
+    return digest.hexdigest()
+
+
+def verify_store(store: Store, folder: Path) -> None:
+    """Reads every byte of a store; StoreError if one is not what was written. `open_store` has seen the rest."""
+    expected = store.meta["files"]["images.npy"]["sha256"]
+    if images_sha256(folder / "images.npy") != expected:
+        raise StoreError(f"the image store at {folder} is damaged (images.npy is not what was written): delete the folder and prepare it again")
 
 
 def check_store(store: Store, folder: Path, image_ids: list[str], size: int) -> None:
@@ -166,6 +245,15 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _write_store(folder: Path, partial: Path, paths: Mapping[str, Path], size: int, identity: dict[str, Any], n_threads: int) -> None:
+    if _is_whole(partial):  # killed between its last file and its name
+        try:
+            meta = open_store(partial).meta
+        except StoreError:
+            meta = {}
+        if all(meta.get(key) == value for key, value in identity.items()):
+            _give_name(partial, folder)
+            return
+        (partial / "meta.json").unlink()
     progress = _read_progress(partial, identity)
     quarantine: dict[str, str] = dict(progress["quarantine"])
     _append_images(partial, paths, size, quarantine, progress["n_done"], identity, n_threads)
@@ -174,22 +262,28 @@ def _write_store(folder: Path, partial: Path, paths: Mapping[str, Path], size: i
     np.save(partial / "image_ids.npy", np.array(kept, dtype=str))
     with (partial / "quarantine.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("image_id", "reason"), *quarantine.items()])
-    (partial / "meta.json").write_text(json.dumps(identity | {"n_images": len(kept), "n_quarantined": len(quarantine)}, indent=1) + "\n")
-    for name in ("image_ids.npy", "quarantine.csv", "meta.json"):
-        _sync(partial / name)
+    # read once more, from the system's cache: a killed prepare went on from films that it had not hashed
+    seal(partial, identity | {"n_images": len(kept), "n_quarantined": len(quarantine)}, images_sha256(partial / "images.npy"))
+    _give_name(partial, folder)
+
+
+def _give_name(partial: Path, folder: Path) -> None:
     for name in ("progress.json", "lock"):
         (partial / name).unlink(missing_ok=True)
     partial.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def _read_progress(partial: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """How far an interrupted prepare of the same list, size and rule came; from the start if there was none."""
     try:
-        progress = json.loads((partial / "progress.json").read_text())
-    except (OSError, ValueError):
-        return {"n_done": 0, "quarantine": {}}
-    return progress if progress["identity"] == identity else {"n_done": 0, "quarantine": {}}
+        progress = json.loads((partial / "progress.json").read_bytes())
+        n_safe = HEADER_BYTES + (progress["n_done"] - len(progress["quarantine"])) * identity["size"] ** 2
+        if progress["identity"] == identity and progress["n_done"] >= 0 and n_safe <= (partial / "images.npy").stat().st_size:
+            return progress
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass  # of another version, or damaged: the films are all still there
+    return {"n_done": 0, "quarantine": {}}
 
 
 def _append_images(
@@ -209,13 +303,19 @@ def _append_images(
         bar = tqdm(_decode_in_order(todo, size, n_threads), desc="preparing images", unit="img", total=len(ids), initial=n_done, disable=None)
         for position, result in enumerate(bar, start=n_done):
             if isinstance(result, DecodeError):
+                if isinstance(result.__cause__, OSError) and not os.path.lexists(todo[position - n_done]):
+                    raise StoreError(
+                        f"{todo[position - n_done]} was there and is gone: is the disk still mounted? Films that were prepared are kept in {partial}, and"
+                        " preparing goes on from there when it is started again"
+                    )
                 quarantine[ids[position]] = str(result)
             else:
                 file.write(result)
             if (position + 1) % RECORD_EVERY == 0:
                 file.flush()
                 os.fsync(file.fileno())
-                _write_atomically(partial / "progress.json", json.dumps({"identity": identity, "n_done": position + 1, "quarantine": quarantine}))
+                progress = {"identity": identity, "n_done": position + 1, "quarantine": quarantine}
+                write_whole(partial / "progress.json", json.dumps(progress).encode())
         header = io.BytesIO()
         shape = (len(ids) - len(quarantine), size, size)
         np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -243,19 +343,3 @@ def _decode_in_order(paths: list[Path], size: int, n_threads: int) -> Iterator[n
             ahead.append(pool.submit(attempt, path))
         while ahead:
             yield ahead.popleft().result()
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    _sync(temporary)
-    temporary.rename(path)
-
-
-def _sync(path: Path) -> None:
-    """Makes a file, or a folder's list of names, survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

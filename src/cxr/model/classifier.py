@@ -16,7 +16,15 @@ log = logging.getLogger(__name__)
 
 
 class NotFiniteError(ValueError):
-    """The network gave a value that is no number; ranking it would be a silent wrong AUROC."""
+    """The network gave a value that is no number; ranking it would be a silent wrong AUROC.
+
+    Attributes:
+        films: of the first batch whose loss was none, as indices into the training films; empty where that is not known.
+    """
+
+    def __init__(self, message: str, films: list[int] | None = None):
+        super().__init__(message)
+        self.films = films or []
 
 
 class Classifier(pl.LightningModule):
@@ -33,6 +41,9 @@ class Classifier(pl.LightningModule):
         optim: name, lr, weight_decay, layer_decay, warmup_steps, final_fraction, and the optimiser's own.
         image_size: side of the input in pixels.
         seed: of dropout and stochastic depth.
+        total_steps: of the optimiser in the whole training, which the schedule needs. None asks the Trainer; but that makes the Trainer set up its loaders before
+            it reads a checkpoint, and a training that goes on then begins its epoch again.
+        max_nonfinite_steps: so many steps in a row may have a loss that is no finite number; then the training stops.
         weights: see `create_backbone`; not kept, for a checkpoint brings its own.
     """
 
@@ -47,6 +58,8 @@ class Classifier(pl.LightningModule):
         optim: dict[str, Any],
         image_size: int,
         seed: int,
+        total_steps: int | None = None,
+        max_nonfinite_steps: int = 3,
         weights: str = "none",
     ):
         super().__init__()
@@ -68,6 +81,7 @@ class Classifier(pl.LightningModule):
             self.net.compile()  # in place, so that checkpoint keys keep their names
         self.mean, self.std = grey_mean_std(self.net)
         self.loss = make_loss(loss["name"], torch.tensor(prevalence), **{key: value for key, value in loss.items() if key != "name"})
+        self.n_bad: torch.Tensor | None = None
         self.columns = [findings.index(finding) for finding in monitored]
         # exact (thresholds=None): binned AUROC is off by 4e-4 and slower
         self.auroc = MultilabelAUROC(num_labels=max(2, len(monitored)), average=None, thresholds=None, ignore_index=-1, validate_args=False)
@@ -81,7 +95,13 @@ class Classifier(pl.LightningModule):
 
     # training
 
+    def on_train_start(self) -> None:
+        self._freeze_or_not()  # a training that goes on within an epoch does not start one
+
     def on_train_epoch_start(self) -> None:
+        self._freeze_or_not()
+
+    def _freeze_or_not(self) -> None:
         if self.current_epoch < self.hparams.model["freeze_epochs"]:
             # a learning rate of zero stops the weights, this stops BatchNorm's running statistics
             self.net.eval()
@@ -100,7 +120,30 @@ class Classifier(pl.LightningModule):
         # DDP averages the gradients of the processes; this makes that the mean over the known targets of the whole batch
         loss = total * self.trainer.world_size / n_known_everywhere
         self.log("train/loss", total_everywhere / n_known_everywhere, on_step=True, on_epoch=False)  # no prog_bar: see PaceBar
+        self._watch_loss(total_everywhere, batch["index"])
         return loss
+
+    def _watch_loss(self, total: torch.Tensor, index: torch.Tensor) -> None:
+        """Counts losses in a row that are no finite numbers, and keeps the films of the first; on the device, for to look would be to wait."""
+        if self.n_bad is None:
+            self.n_bad, self.bad_films = torch.zeros((), dtype=torch.int64, device=self.device), torch.full_like(index, -1)
+        self.n_bad = (self.n_bad + 1) * ~torch.isfinite(total)
+        self.bad_films = torch.where(self.n_bad == 1, index, self.bad_films)
+
+    def is_sound(self) -> bool:
+        """Whether the last loss was a finite number; of a network that gave another, no checkpoint is worth keeping."""
+        return self.n_bad is None or int(self.n_bad) == 0
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        trainer, last = self.trainer, self.trainer.is_last_batch
+        logging_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and trainer.global_step % trainer.log_every_n_steps == 0
+        if self.n_bad is None or not (last or logging_step):
+            return
+        n_bad = int(self.n_bad)
+        # at the end of an epoch validation would fail, and say less
+        if n_bad >= (1 if last else self.hparams.max_nonfinite_steps):
+            films = self.all_gather(self.bad_films).flatten().tolist()
+            raise NotFiniteError(f"the training loss was no finite number for {n_bad} step{'s' * (n_bad > 1)}, up to step {trainer.global_step}", films)
 
     def on_train_epoch_end(self) -> None:
         # validation has run by now
@@ -115,7 +158,7 @@ class Classifier(pl.LightningModule):
         optimizer = make_optimizer(
             optim["name"], groups, betas=optim.get("betas"), momentum=optim.get("momentum", 0.0), fused=self.trainer.precision != "16-mixed"
         )
-        total = int(self.trainer.estimated_stepping_batches)
+        total = self.hparams.total_steps or int(self.trainer.estimated_stepping_batches)
         frozen = total * self.hparams.model["freeze_epochs"] // max(1, self.trainer.max_epochs or 1)
         schedule = make_schedule(optimizer, total_steps=total, warmup_steps=optim["warmup_steps"], frozen_steps=frozen, final_fraction=optim["final_fraction"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -33,13 +33,13 @@ class Pace(pl.Callback):
         self.batch_size = batch_size
         self.told = False
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # with several processes Lightning asks before every batch whether one was told to stop, and reads the answer back from the device; every logging
-        # step is often enough
-        ask, loop = trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor, trainer.fit_loop.epoch_loop
-        loop._broadcast_sigterm_tensor = lambda: ask() if loop.total_batch_idx % trainer.log_every_n_steps == 0 else None  # type: ignore[method-assign]
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begin(pl_module)  # a training that goes on within an epoch does not start one
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begin(pl_module)
+
+    def _begin(self, pl_module: pl.LightningModule) -> None:
         self.clock = _DeviceClock() if pl_module.device.type == "cuda" else _HostClock()
         self.marks = [self.clock.mark()]
         self.busy_s, self.total_s = 0.0, 0.0

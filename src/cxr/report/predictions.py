@@ -1,7 +1,8 @@
 """predictions.parquet: what a model said about each film, and everything needed to know which model that was."""
 
+import hashlib
+import io
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cxr.atomic import write_whole
+
 SPLITS = ("val", "test", "expert_validation")
-METADATA_KEY = b"cxr"
+METADATA_KEY, CHECKSUM_KEY = b"cxr", b"cxr_sha256"
+# parquet says how large it is before it is unpacked: films, at a few dozen columns each, are far below
+MAX_ROWS, MAX_BYTES = 10_000_000, 2**32
 
 
 class PredictionsError(ValueError):
@@ -35,15 +40,23 @@ class Predictions:
 
 
 def write_predictions(path: Path, table: pd.DataFrame, metadata: dict[str, Any]) -> None:
-    """Writes under a temporary name and renames, so that a half-written file is never taken for a whole one."""
+    """Writes the file whole or not at all, with a checksum over all that it says."""
     arrow = pa.Table.from_pandas(table, preserve_index=False)
-    arrow = arrow.replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        pq.write_table(arrow, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    told = json.dumps(metadata).encode()
+    arrow = arrow.replace_schema_metadata({METADATA_KEY: told, CHECKSUM_KEY: _checksum(table, told).encode()})
+    buffer = io.BytesIO()
+    pq.write_table(arrow, buffer)
+    write_whole(path, buffer.getbuffer())
+
+
+def _checksum(table: pd.DataFrame, metadata: bytes) -> str:
+    """Of every column, in order, and of the metadata: parquet's own checksums cover neither its header nor ours."""
+    digest = hashlib.sha256(metadata)
+    for name in table.columns:
+        values = table[name]
+        digest.update(f"|{name}|{len(values)}|".encode())
+        digest.update(values.to_numpy().tobytes() if values.dtype.kind in "if" else "\n".join(map(str, values)).encode())
+    return digest.hexdigest()
 
 
 def read_predictions(path: Path, splits: tuple[str, ...] = SPLITS) -> Predictions:
@@ -54,16 +67,27 @@ def read_predictions(path: Path, splits: tuple[str, ...] = SPLITS) -> Prediction
         splits: whose rows are wanted; the others are not looked at.
 
     Raises:
-        PredictionsError: it is missing, damaged, lacks a column, names an image twice, or holds a logit that is no finite number.
+        PredictionsError: it is missing, damaged, changed, lacks a column, names an image twice, or holds a logit that is no finite number.
     """
     if not path.is_file():
         raise PredictionsError(f"{path}: no such file; it is written by train.py at the end of a run")
     try:
-        arrow = pq.read_table(path)
-        metadata = json.loads((arrow.schema.metadata or {})[METADATA_KEY])
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise PredictionsError(f"{path}: not a whole predictions file ({error})") from error
-    table: pd.DataFrame = arrow.to_pandas()
+        # from memory, for what arrow maps and then finds damaged it may touch once more
+        file = pq.ParquetFile(io.BytesIO(path.read_bytes()))
+        groups = [file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)]
+        if file.metadata.num_rows > MAX_ROWS or sum(groups) > MAX_BYTES:
+            raise PredictionsError(f"{path}: it claims {file.metadata.num_rows} rows, more than there are films")
+        arrow = file.read()
+        told = (arrow.schema.metadata or {})[METADATA_KEY]
+        kept = (arrow.schema.metadata or {}).get(CHECKSUM_KEY, b"").decode()
+        metadata = json.loads(told)
+        table: pd.DataFrame = arrow.replace_schema_metadata(None).to_pandas()
+    except PredictionsError:
+        raise
+    except Exception as error:  # whatever arrow says of a file that is damaged, or none
+        raise PredictionsError(f"{path}: not a whole predictions file ({(str(error).splitlines() or [type(error).__name__])[0][:200]})") from error
+    if kept != _checksum(table, told):
+        raise PredictionsError(f"{path}: it is not what was written, for its checksum is wrong; predict again")
     findings = [column.removeprefix("logit_") for column in table.columns if column.startswith("logit_")]
     missing = [column for column in ("image_id", "patient_id", "split") if column not in table.columns]
     if missing or not findings:

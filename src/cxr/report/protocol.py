@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from cxr.atomic import write_whole
 from cxr.report.mapping import FindingMapping
 from cxr.report.predictions import Predictions
 from cxr.report.reference import ReferenceSet
@@ -28,6 +29,10 @@ MIN_THRESHOLD_PATIENTS, MAX_PATIENT_SHARE = 30, 0.2
 NO_MEAN = ("Abnormal", "Other")  # summaries of the other findings
 
 VALIDATION, EXPERT_VALIDATION = "nih_val", "four_findings_validation"
+
+
+class LooksError(ValueError):
+    """The record of looks at the test set was changed."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +208,21 @@ def record_look(path: Path, frozen: Frozen, *, checkpoint_sha256: str) -> dict[s
         n: looks so far, this one included; n_protocols: different protocols among them.
     """
     line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "evaluation_sha256": frozen.sha256, "checkpoint_sha256": checkpoint_sha256}
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-    looks = [json.loads(row) for row in path.read_text(encoding="utf-8").splitlines() if row.strip()]
+    looks = [*_looks(path), line]
+    write_whole(path, "".join(json.dumps(look) + "\n" for look in looks).encode())
     return {"n": len(looks), "n_protocols": len({look["evaluation_sha256"] for look in looks})}
+
+
+def _looks(path: Path) -> list[dict[str, str]]:
+    """The lines so far; ValueError, with the file and the line, where one is no look."""
+    if not path.is_file():
+        return []
+    looks = []
+    for number, row in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            look = json.loads(row)
+            look["evaluation_sha256"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise LooksError(f"{path}, line {number}: no record of a look at the test set; nothing of this file may be changed by hand") from error
+        looks.append(look)
+    return looks
