@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "mini": {"cohort"},
     "model": {"stats", "atomic"},
     "report": {"cohort", "stats", "atomic"},
-    "run": {*ROOMS, "mini", "config", "tracking", "atomic", "failures", "resume"},
+    "run": {*ROOMS, "mini", "config", "tracking", "atomic", "failures", "resume", "trials"},
+    "trials": {"config", "data", "cohort", "mini", "model", "report", "resume", "tracking"},
     "benchmark": {"data", "model", "stats", "report"},
 }
 # library -> the rooms and files that alone may import it

@@ -269,6 +269,25 @@ class SimulateConfig:
     processes: int = key(2, "side by side; changes no number")
 
 
+@dataclass
+class TortureConfig:
+    """What scripts/torture.py takes."""
+
+    train_kills: int = key(30, "of trainings")
+    prepare_kills: int = key(20, "of scripts/prepare.py")
+    seed: int = key(0, "of the moments")
+
+
+@dataclass
+class FuzzConfig:
+    """What scripts/fuzz.py takes."""
+
+    inputs: int = key(20_000, "spoiled, over all readers")
+    seed: int = key(0, "of the spoiling")
+    processes: int = key(2, "side by side; changes no input")
+    real: str | None = key(None, "folder with real files to spoil too (data/cxr14_1024 and data/google_expert_labels in it); null takes the miniature's alone")
+
+
 CHOICES = {
     "data.name": ("cxr14", "mini"),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
@@ -307,6 +326,9 @@ RANGES = {
     "operating.sensitivity": (0.01, 0.999),
     "report.draws": (100, 10**6),
     "report.reader_draws": (100, 10**6),
+    "train_kills": (0, 10**6),
+    "prepare_kills": (0, 10**6),
+    "inputs": (1, 10**9),
     "cohorts": (10, 10**6),
     "draws": (50, 10**6),
     "processes": (1, 1024),

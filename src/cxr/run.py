@@ -31,7 +31,7 @@ from cxr.cohort.experts import HELD_OUT, JURY, TEST_SETS, Experts, load_experts
 from cxr.cohort.experts import SOURCE as EXPERT_SOURCE
 from cxr.cohort.findings import NIH_FINDINGS, UNIONS, require_findings, text_mined
 from cxr.cohort.splits import Splits, make_splits
-from cxr.config import PROJECT, AuditConfig, Config, Data, EvaluateConfig, ExpertPatients, MissingImages, Trainer, from_plain, store_size
+from cxr.config import PROJECT, AuditConfig, Config, Data, EvaluateConfig, ExpertPatients, MissingImages, TortureConfig, Trainer, from_plain, store_size
 from cxr.failures import explain
 from cxr.resume import EVALUATION, config_sha256, file_sha256
 
@@ -290,6 +290,20 @@ def audit_labels(config: AuditConfig) -> None:
     log.info("Audit: %s", run_dir / "audit.html")
 
 
+def torture(config: TortureConfig) -> None:
+    """Kills trainings and prepares, into the run folder that Hydra has made; RunError unless all ended with the same bytes."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from cxr.trials import torture as trial
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    kills = trial.torture(folder, n_train=config.train_kills, n_prepare=config.prepare_kills, seed=config.seed)
+    write_whole(folder / "torture.json", (json.dumps([dataclasses.asdict(kill) for kill in kills], indent=1) + "\n").encode())
+    log.info(trial.summary(kills))
+    if differing := sum(not kill.same for kill in kills):
+        raise RunError(f"{differing} of {len(kills)} killed runs ended with other bytes; they are in {folder}")
+
+
 # --- cohort -----------------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -480,7 +494,7 @@ def fit(
         gradient_clip_val=config.trainer.gradient_clip_val or None,
         sync_batchnorm=config.trainer.sync_batchnorm,
         logger=loggers,
-        plugins=[CheckpointFiles(run_dir / "model.safetensors", {"model": config.model.name, "findings": "|".join(NIH_FINDINGS)})],
+        plugins=[CheckpointFiles(run_dir / "model.safetensors", {"model": config.model.name, "findings": NIH_FINDINGS})],
         deterministic=config.deterministic,
         callbacks=[
             best,

@@ -6,6 +6,7 @@ optimiser steps; and never on the last batch of an epoch, where Lightning would 
 """
 
 import io
+import json
 import logging
 import time
 import zipfile
@@ -70,11 +71,12 @@ class CheckpointFiles(TorchCheckpointIO):
 
     Args:
         weights: where those go.
-        metadata: strings that are kept with them.
+        facts: plain values that are kept with them.
     """
 
-    def __init__(self, weights: Path, metadata: Mapping[str, str]):
-        self.weights, self.metadata = weights, dict(metadata)
+    def __init__(self, weights: Path, facts: Mapping[str, Any]):
+        # one key: safetensors writes several in an order that changes from process to process
+        self.weights, self.metadata = weights, {"cxr": json.dumps(facts)}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)

@@ -41,7 +41,7 @@ class Classifier(pl.LightningModule):
         optim: name, lr, weight_decay, layer_decay, warmup_steps, final_fraction, and the optimiser's own.
         image_size: side of the input in pixels.
         seed: of dropout and stochastic depth.
-        total_steps: of the optimiser in the whole training, which the schedule needs. None asks the Trainer; but that makes the Trainer set up its loaders before
+        total_steps: of the optimiser in the whole training, for the schedule. None asks the Trainer; but that makes it set up its loaders before
             it reads a checkpoint, and a training that goes on then begins its epoch again.
         max_nonfinite_steps: so many steps in a row may have a loss that is no finite number; then the training stops.
         weights: see `create_backbone`; not kept, for a checkpoint brings its own.
