@@ -228,7 +228,7 @@ class Config:
 
 
 # groups whose options differ in keys
-VARIANTS: dict[str, tuple[type, ...]] = {"loss": (BCE, WeightedBCE, Focal, Asymmetric), "optim": (AdamW, SGD)}
+VARIANTS: dict[str, tuple[Any, ...]] = {"loss": (BCE, WeightedBCE, Focal, Asymmetric), "optim": (AdamW, SGD)}
 
 
 @dataclass
@@ -415,7 +415,7 @@ def _run_hydra(name: str, schema: type, function: Callable[[Any], None]) -> int:
     def typed(raw: Any) -> None:
         try:
             for group in VARIANTS.keys() & raw.keys():
-                if raw[group].name != OmegaConf.get_type(raw, group).name:
+                if raw[group].name != getattr(OmegaConf.get_type(raw, group), "name", None):
                     raise ConfigError(f"{group}.name={raw[group].name}: choose it as {group}={raw[group].name}, which brings its own keys")
             # once more over the bare schema: `+foo=1` and `++foo=1` have opened the composed one
             function(from_plain(schema, OmegaConf.to_container(raw, enum_to_str=True)))
@@ -424,8 +424,10 @@ def _run_hydra(name: str, schema: type, function: Callable[[Any], None]) -> int:
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(typed)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, OSError) as error:
         ended_by.append(error)
+    except Exception as error:  # of a file that is no YAML, or not Hydra's; ours come out of `typed`
+        ended_by.append(ConfigError(f"the configuration cannot be read: {' '.join(str(error).split())}"))
     status = 0
     for failure in ended_by:
         status = max(status, getattr(failure, "exit_code", 1))

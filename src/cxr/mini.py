@@ -599,7 +599,7 @@ def write_films(folder: Path, films: list[Film], size: int, seed: int, layout: s
         return boxes
 
     with ThreadPoolExecutor(max_workers=2) as pool:
-        return list(tqdm(pool.map(write_one, range(len(films))), "drawing the miniature", len(films), unit="film", disable=not progress))
+        return list(tqdm(pool.map(write_one, range(len(films))), "drawing the miniature", len(films), unit="film", disable=None if progress else True))
 
 
 def write_tables(folder: Path, films: list[Film], boxes: list[dict[str, Box]], seed: int, kaggle: bool) -> None:

@@ -31,7 +31,20 @@ from cxr.cohort.experts import HELD_OUT, JURY, TEST_SETS, Experts, load_experts
 from cxr.cohort.experts import SOURCE as EXPERT_SOURCE
 from cxr.cohort.findings import NIH_FINDINGS, UNIONS, require_findings, text_mined
 from cxr.cohort.splits import Splits, make_splits
-from cxr.config import PROJECT, AuditConfig, Config, Data, EvaluateConfig, ExpertPatients, MissingImages, TortureConfig, Trainer, from_plain, store_size
+from cxr.config import (
+    PROJECT,
+    AuditConfig,
+    Config,
+    Data,
+    EvaluateConfig,
+    ExpertPatients,
+    FuzzConfig,
+    MissingImages,
+    TortureConfig,
+    Trainer,
+    from_plain,
+    store_size,
+)
 from cxr.failures import explain
 from cxr.resume import EVALUATION, config_sha256, file_sha256
 
@@ -155,7 +168,7 @@ def _take_run(config: Config, run_dir: Path) -> tuple[Config, Any]:
     hydra = HydraConfig.get()
     choices = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/") and choice is not None}
     plain, first = plain_config(config), _is_first_process()
-    if config.resume and hydra.mode.name == "MULTIRUN":
+    if config.resume and hydra.mode and hydra.mode.name == "MULTIRUN":
         raise RunError("resume: a multirun begins new runs; go on with one at a time, without -m")
     if config.resume == "auto":
         found = next(resume.unfinished(run_dir.parent, config_sha256(plain)), None) if first else None
@@ -302,6 +315,21 @@ def torture(config: TortureConfig) -> None:
     log.info(trial.summary(kills))
     if differing := sum(not kill.same for kill in kills):
         raise RunError(f"{differing} of {len(kills)} killed runs ended with other bytes; they are in {folder}")
+
+
+def fuzz(config: FuzzConfig) -> None:
+    """Reads spoiled files, into the run folder that Hydra has made; RunError if one of them was not refused and not read rightly."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from cxr.trials import fuzz as trial
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    real = Path(config.real).absolute() if config.real else None
+    outcomes = trial.fuzz(folder, n_inputs=config.inputs, seed=config.seed, n_processes=config.processes, real=real)
+    write_whole(folder / "fuzz.json", (json.dumps({name: vars(outcome) for name, outcome in outcomes.items()}, indent=1) + "\n").encode())
+    log.info(trial.summary(outcomes))
+    if failed := sum(len(outcome.failures) for outcome in outcomes.values()):
+        raise RunError(f"{failed} inputs made a reader fail; they are in {folder / 'failures'}, and what happened in {folder / 'fuzz.json'}")
 
 
 # --- cohort -----------------------------------------------------------------------------------------------------------------------------------------
@@ -483,7 +511,7 @@ def fit(
     best = ModelCheckpoint(
         dirpath=folder, filename=BEST.removesuffix(".ckpt"), monitor="val/auroc_macro", mode="max", save_top_k=1, enable_version_counter=False
     )
-    subprocess_script._launch_process_observer = watch_children
+    subprocess_script._launch_process_observer = watch_children  # type: ignore[attr-defined,assignment]
     trainer = pl.Trainer(
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,

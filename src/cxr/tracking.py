@@ -132,8 +132,7 @@ def _metrics_file(path: Path, first_step: int) -> Any:
         def __init__(self) -> None:
             super().__init__()
             rows = self._rows() if path.is_file() else []
-            # the last row of a killed process may be torn
-            self._write_anew([row for row in rows if (row["step"] or "").isdigit() and int(row["step"]) < first_step and None not in row.values()])
+            self._write_anew([row for row in rows if int(row["step"]) < first_step])
 
         def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
             row = {**metrics, "step": step}
@@ -144,8 +143,14 @@ def _metrics_file(path: Path, first_step: int) -> Any:
                 self._write_anew([*self._rows(), row])
 
         def _rows(self) -> list[dict[str, Any]]:
-            with path.open(newline="", encoding="utf-8") as file:
-                return list(csv.DictReader(file))
+            """Those that were written whole; the last one of a killed process may not have been."""
+            try:
+                with path.open(newline="", encoding="utf-8") as file:
+                    rows = list(csv.DictReader(file, strict=True))
+            except (UnicodeDecodeError, csv.Error) as error:
+                raise TrackingError(f"{path} is damaged ({error}); delete it, and the curves begin where the training goes on") from error
+            whole = [row for row in rows if None not in row and None not in row.values()]
+            return [row for row in whole if row.get("step", "").isascii() and row.get("step", "").isdigit()]
 
         def _write_anew(self, rows: list[dict[str, Any]]) -> None:
             self.columns = sorted({"epoch", "step"}.union(*rows))
