@@ -1,8 +1,10 @@
 """Mirrors tracking.py. An offline run is read back with wandb's own reader."""
 
+import csv
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from wandb.proto import wandb_internal_pb2
@@ -118,8 +120,58 @@ def test_one_line_says_where_the_run_is_logged(mode: str, caplog: pytest.LogCapt
 
 
 def test_a_disabled_run_writes_metrics_and_starts_no_wandb(tmp_path: Path) -> None:
-    loggers = tracking.make_loggers(tmp_path, mode="disabled", first_process=True, config={}, project="p", entity=None, group="g", tags=[])
-    assert [type(logger).__name__ for logger in loggers] == ["CSVLogger"]
+    loggers = tracking.make_loggers(tmp_path, mode="disabled", first_process=True, config={}, project="p", entity=None, group="g", tags=[], run_id="r")
+    assert [type(logger).__name__ for logger in loggers] == ["MetricsFile"]
     tracking.log_report(loggers, {"reference_sets": {}}, {})
     tracking.finish(loggers, failed=False)
     assert not (tmp_path / "wandb").exists()
+
+
+def test_metrics_go_on_from_the_step_of_the_checkpoint(tmp_path: Path) -> None:
+    def logger(first_step: int):
+        options = {"mode": "disabled", "config": {}, "project": "p", "entity": None, "group": "g", "tags": [], "run_id": "r"}
+        (made,) = tracking.make_loggers(tmp_path, first_process=True, first_step=first_step, **options)
+        return made
+
+    def rows() -> list[dict[str, str]]:
+        with (tmp_path / "metrics.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    first = logger(0)
+    for step in range(6):
+        first.log_metrics({"epoch": 0, "loss": step / 10}, step)
+    first.log_metrics({"epoch": 0, "auroc": 0.5}, 5)
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("0.6,0")  # torn by a kill
+    second = logger(4)
+    assert [(row["step"], row["loss"]) for row in rows()] == [("0", "0.0"), ("1", "0.1"), ("2", "0.2"), ("3", "0.3")]
+    second.log_metrics({"epoch": 0, "loss": 0.4}, 4)
+    second.log_metrics({"epoch": 0, "loss": 0.5, "new": 1}, 5)
+    assert [row["step"] for row in rows()] == ["0", "1", "2", "3", "4", "5"]
+    assert rows()[-1]["new"] == "1"
+    assert logger(0)
+    assert rows() == []
+
+
+class Broken:
+    """A W&B run whose own process has died."""
+
+    id = "broken"
+
+    def log(self, *_: object, **__: object) -> None:
+        raise ConnectionResetError("Connection reset by peer")
+
+    def finish(self, **_: object) -> None:
+        raise BrokenPipeError("gone")
+
+
+def test_a_wandb_that_fails_costs_its_curves_and_not_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    run = Broken()
+    loggers = [SimpleNamespace(experiment=run)]
+    with caplog.at_level(logging.WARNING):
+        with tracking.tolerated(run, "its curves"):
+            run.log({})
+        tracking.log_report(loggers, {"reference_sets": {}}, {})
+        tracking.finish(loggers, failed=False)
+    (told,) = caplog.messages
+    assert "the run goes on without its curves" in told
