@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from cxr.config import BCE, AdamW, Augment, Config, Data, ExpertPatients, Model,
 from cxr.data.datamodule import FilmData
 from cxr.data.store import Store
 from cxr.model.classifier import Classifier
+from cxr.model.interruption import StopRequest
 from cxr.report.predictions import read_predictions
 
 UNIONS = {
@@ -259,7 +261,7 @@ def test_the_test_sets_are_not_opened_while_training(mini: Path, tmp_path: Path)
     config, study, store = watched_study(mini)
     row_of = {image: row for row, image in enumerate(store.image_ids)}
     expected = {row_of[image] for table in (study.splits.train, study.splits.val) for image in table.image_id}
-    trainer, classifier, data = run.fit(config, study, store, tmp_path, [])
+    trainer, classifier, data = run.fit(config, study, store, tmp_path, [], stop=StopRequest(), identity={})
     read = set(store.images.rows)
     assert read <= expected
     assert {row_of[image] for image in study.splits.val.image_id} <= read  # the watch works
@@ -378,7 +380,10 @@ def test_a_training_that_diverges_ends_with_one_line_and_a_failed_wandb_run(mini
         "model.name=test_vit",
     )
     assert done.returncode == 1
-    assert "validation logits are not finite" in done.stderr
+    assert "the training loss was no finite number for" in done.stderr
+    named = re.findall(r"\d{8}_\d{3}\.png", done.stderr)
+    assert len(set(named)) == 32  # a batch
+    assert set(named) <= {path.name for path in (mini / "images").iterdir()}
     assert "Traceback" not in done.stderr
     assert [record.exit.exit_code for record in records(tmp_path) if record.WhichOneof("record_type") == "exit"] == [1]
     assert not (tmp_path / "predictions.parquet").exists()
