@@ -9,7 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 
 from cxr.data.augment import KeyedAugment
-from cxr.data.dataset import EvalLoader, FilmDataset
+from cxr.data.dataset import SLOTS, EvalLoader, FilmDataset
 from cxr.data.sampler import BatchError, ResumableLoader, TrainSampler
 from cxr.data.store import Store
 
@@ -75,6 +75,7 @@ class FilmData(pl.LightningDataModule):
             collate_fn=_as_it_is,
             num_workers=workers,
             persistent_workers=workers > 0,
+            prefetch_factor=SLOTS - 1 if workers else None,  # one more under way would write over one that was not yet taken out
             worker_init_fn=_leave_signals_to_the_training_process,
             # fork shares the memory maps; spawn would pickle the whole store into every worker
             multiprocessing_context="fork" if workers else None,

@@ -14,7 +14,7 @@ from cxr.data.store import Store
 
 # bytes of the store that a process holds mapped before it lets go of them
 MAX_MAPPED = 2**27
-# batches of a worker on their way: two asked for ahead, as DataLoader does by default, and one being taken out
+# batches of a worker on their way: two asked for ahead, and one being taken out
 SLOTS = 3
 
 
