@@ -4,7 +4,6 @@ import csv
 import json
 import logging
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from wandb.proto import wandb_internal_pb2
@@ -156,7 +155,7 @@ def test_metrics_go_on_from_the_step_of_the_checkpoint(tmp_path: Path) -> None:
 class Broken:
     """A W&B run whose own process has died."""
 
-    id = "broken"
+    id, step = "broken", 0
 
     def log(self, *_: object, **__: object) -> None:
         raise ConnectionResetError("Connection reset by peer")
@@ -165,13 +164,49 @@ class Broken:
         raise BrokenPipeError("gone")
 
 
-def test_a_wandb_that_fails_costs_its_curves_and_not_the_run(caplog: pytest.LogCaptureFixture) -> None:
-    run = Broken()
-    loggers = [SimpleNamespace(experiment=run)]
-    with caplog.at_level(logging.WARNING):
-        with tracking.tolerated(run, "its curves"):
-            run.log({})
-        tracking.log_report(loggers, {"reference_sets": {}}, {})
-        tracking.finish(loggers, failed=False)
+class Sound:
+    """A W&B run that keeps what it is told."""
+
+    id, step = "sound", 0
+
+    def __init__(self) -> None:
+        self.told: list[tuple[dict[str, float], int]] = []
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self.told.append((metrics, step))
+
+    def finish(self, exit_code: int) -> None:
+        self.told.append(({"exit": exit_code}, -1))
+
+
+ROWS = [{"step": "0", "train/loss": "0.5", "val/loss": ""}, {"step": "0", "train/loss": "", "val/loss": "0.4"}]
+
+
+def test_a_wandb_that_dies_is_told_everything_anew(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    begun = Sound()
+    curves = tracking._wandb_curves(Broken(), lambda: [], begin_offline=lambda: begun, folder=tmp_path)
+    curves.log_metrics({"train/loss": 0.25}, 1)
+    assert curves.experiment is begun
+    tracking.finish([curves], failed=False)
     (told,) = caplog.messages
-    assert "the run goes on without its curves" in told
+    assert f"wandb sync {tmp_path}/latest-run" in told
+    assert begun.told == [({"train/loss": 0.25}, 1), ({"exit": 0}, -1)]
+
+    begun = Sound()
+    curves = tracking._wandb_curves(Broken(), lambda: ROWS, begin_offline=lambda: begun, folder=tmp_path)  # dies at once
+    assert begun.told[:2] == [({"train/loss": 0.5}, 0), ({"val/loss": 0.4}, 1)]
+
+
+def test_a_wandb_that_does_not_come_back_costs_no_training(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    def refuse() -> object:
+        raise OSError("no process can be started")
+
+    for again in (Broken, refuse):
+        caplog.clear()
+        curves = tracking._wandb_curves(Broken(), lambda: [], begin_offline=again, folder=tmp_path)
+        for step in range(3):
+            curves.log_metrics({"train/loss": 0.25}, step)
+        tracking.log_report([curves], {"reference_sets": {}}, {})
+        tracking.finish([curves], failed=False)
+        assert len(caplog.messages) == 2
+        assert "gets no more of this run" in caplog.messages[1]

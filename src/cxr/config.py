@@ -172,6 +172,8 @@ class Logger:
     entity: str | None = key(None, "W&B team or user; null is your default")
     group: str | None = key(None, "W&B group; null is the experiment's name")
     tags: list[str] = key([], "W&B tags")
+    wait_seconds: float = key(120.0, "how long the start and the end of a run wait for W&B's server; what it has not got by then, wandb sync sends later")
+    describe_machine: bool = key(False, "send W&B the machine's name, the command line and folders too (docs/privacy.md)")
 
 
 @dataclass

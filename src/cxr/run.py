@@ -39,6 +39,7 @@ from cxr.config import (
     EvaluateConfig,
     ExpertPatients,
     FuzzConfig,
+    LoggerMode,
     MissingImages,
     TortureConfig,
     Trainer,
@@ -131,6 +132,9 @@ def train(config: Config) -> None:
         group=config.logger.group or experiment,
         tags=[*config.logger.tags, config.model.name, config.data.name],
         run_id=facts["wandb_id"],
+        may_be_offline=config.logger.mode is LoggerMode.auto,
+        wait_seconds=config.logger.wait_seconds,
+        describe_machine=config.logger.describe_machine,
         first_step=checkpoint["global_step"] if checkpoint else 0,
     )
     failed = True

@@ -1,15 +1,16 @@
 """Where a run's numbers go: Weights & Biases. The only file that imports wandb.
 
-What is sent: the configuration, metrics, the report's tables and figures. What is never sent: pixels, image or patient identifiers, predictions, console
-output (a message may name a film).
+What is sent is listed in docs/privacy.md, and tests/test_privacy.py holds it to that list: the configuration, metrics, the report's tables and figures. Never
+pixels, image or patient identifiers, predictions, console output (a message may name a film); nor, unless logger.describe_machine says so, folders and names
+of machines.
 """
 
 import csv
 import io
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,6 @@ from typing import Any
 from cxr.atomic import write_whole
 
 log = logging.getLogger(__name__)
-
-# W&B runs whose failure was told
-_told: set[str] = set()
 
 
 class TrackingError(ValueError):
@@ -62,7 +60,7 @@ def announce(mode: str) -> None:
     """The one line that says where the run is logged."""
     told = {
         "online": "W&B: online",
-        "offline": "W&B: offline, into the run folder; `wandb sync <run folder>/wandb/offline-run-*` sends it later",
+        "offline": "W&B: offline, into the run folder; `wandb sync <run folder>/wandb/latest-run` sends it later",
         "disabled": "W&B: disabled",
     }
     log.info(told[mode])
@@ -79,6 +77,9 @@ def make_loggers(
     group: str | None,
     tags: list[str],
     run_id: str,
+    may_be_offline: bool = False,
+    wait_seconds: float = 120,
+    describe_machine: bool = False,
     first_step: int = 0,
 ) -> list[Any]:
     """Lightning's loggers: metrics.csv in the run folder always, and a W&B run unless disabled.
@@ -90,31 +91,66 @@ def make_loggers(
         config: the whole resolved configuration, plain values.
         project, entity, group, tags: of W&B.
         run_id: of the W&B run; a training that goes on has the id that it began with.
+        may_be_offline: where the server does not answer; otherwise that is an error.
+        wait_seconds: for the server, at the start of the run and at its end.
+        describe_machine: sends the machine's name, folders and command line too.
         first_step: optimiser steps that lie behind; what metrics.csv holds of later ones is taken back, for they will be done again.
+
+    Raises:
+        TrackingError: metrics.csv is damaged, or the server does not answer.
     """
     if not first_process:
         return []
     metrics = _metrics_file(run_dir / "metrics.csv", first_step)
     if mode == "disabled":
         return [metrics]
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb's crash reports go to a third party, with whatever they hold
     import wandb
 
-    run = wandb.init(
-        id=run_id,
-        resume="allow" if mode == "online" else None,  # offline, a second part with the same id: `wandb sync` joins them
-        name=run_dir.name,
-        dir=str(run_dir),
-        project=project,
-        entity=entity,
-        group=group,
-        tags=list(tags),
-        job_type="train",
-        config=dict(config),
-        mode=mode,  # type: ignore[arg-type]
-        # console output may name films; the program's own file is in the run folder
-        settings=wandb.Settings(console="off", silent=True, disable_code=True),
-    )
-    return [metrics, _wandb_logger(run)]
+    def begin(mode: str) -> Any:
+        return wandb.init(
+            id=run_id,
+            resume="allow" if mode == "online" else None,  # offline, a second part with the same id: `wandb sync` joins them
+            name=run_dir.name,
+            dir=str(run_dir),
+            project=project,
+            entity=entity,
+            group=group,
+            tags=list(tags),
+            job_type="train",
+            config=dict(config) if describe_machine else _without_folders(config),
+            mode=mode,  # type: ignore[arg-type]
+            settings=wandb.Settings(
+                console="off",  # it may name films; the program's own file is in the run folder
+                silent=True,
+                disable_code=True,
+                x_disable_machine_info=not describe_machine,
+                program="train.py",  # and not its folder
+                init_timeout=wait_seconds,
+                finish_timeout=wait_seconds,  # without one, a server that is gone keeps a finished run waiting for days
+                finish_timeout_raises=True,
+            ),
+        )
+
+    try:
+        run = begin(mode)
+    except wandb.errors.CommError as error:
+        if mode == "offline":
+            raise
+        told = f"W&B's server did not answer within {wait_seconds:g} s ({str(error).splitlines()[0]})"
+        if not may_be_offline:
+            raise TrackingError(f"{told}: use logger.mode=offline, or WANDB_MODE=offline, and send the run later with `wandb sync`") from error
+        log.warning("%s: this run is logged offline. `wandb sync %s/wandb/latest-run` sends it later", told, run_dir)
+        wandb.teardown()  # which still holds the id
+        run = begin("offline")
+    return [metrics, _wandb_curves(run, metrics.rows, begin_offline=lambda: begin("offline"), folder=run_dir / "wandb")]
+
+
+def _without_folders(config: Any) -> Any:
+    """Of every absolute path the last part alone: the rest tells of people and machines."""
+    if isinstance(config, Mapping):
+        return {key: _without_folders(value) for key, value in config.items()}
+    return Path(config).name if isinstance(config, str) and Path(config).is_absolute() else config
 
 
 def _metrics_file(path: Path, first_step: int) -> Any:
@@ -131,7 +167,7 @@ def _metrics_file(path: Path, first_step: int) -> Any:
 
         def __init__(self) -> None:
             super().__init__()
-            rows = self._rows() if path.is_file() else []
+            rows = self.rows() if path.is_file() else []
             self._write_anew([row for row in rows if int(row["step"]) < first_step])
 
         def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -140,9 +176,9 @@ def _metrics_file(path: Path, first_step: int) -> Any:
                 with path.open("a", newline="", encoding="utf-8") as file:
                     csv.DictWriter(file, self.columns).writerow(row)
             else:
-                self._write_anew([*self._rows(), row])
+                self._write_anew([*self.rows(), row])
 
-        def _rows(self) -> list[dict[str, Any]]:
+        def rows(self) -> list[dict[str, Any]]:
             """Those that were written whole; the last one of a killed process may not have been."""
             try:
                 with path.open(newline="", encoding="utf-8") as file:
@@ -166,29 +202,77 @@ def _metrics_file(path: Path, first_step: int) -> Any:
     return MetricsFile()
 
 
-def _wandb_logger(run: Any) -> Any:
-    """Lightning's logger for W&B; a W&B that fails in the middle of a run costs its curves and not the training."""
-    from pytorch_lightning.loggers import WandbLogger
+def _wandb_curves(run: Any, rows: Callable[[], list[dict[str, Any]]], *, begin_offline: Callable[[], Any], folder: Path) -> Any:
+    """A logger into a W&B run, whose steps are the optimiser's. (Lightning's own counts calls, so that a run that goes on would tell some steps twice.)
 
-    class LenientWandbLogger(WandbLogger):
+    W&B may fail: its process may be killed, or its server go away. The run is then told anew, from its beginning, into another offline part of the same W&B
+    run; a training never waits for W&B, nor ends with it.
+
+    Args:
+        run: of W&B.
+        rows: of metrics.csv, of all steps that were ever logged.
+        begin_offline: another part of the run.
+        folder: of W&B's files.
+    """
+    from pytorch_lightning.loggers.logger import Logger
+
+    class WandbCurves(Logger):
+        name, version = "wandb", run.id
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.experiment, self.begun_anew = run, False
+            self._tell_all()
+
+        def _tell_all(self) -> None:
+            for row in rows():
+                self.log_metrics({name: float(value) for name, value in row.items() if name != "step" and value}, int(row["step"]))
+
         def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-            with tolerated(run, "its curves"):
-                super().log_metrics(dict(metrics), step)
+            assert step is not None
+            # validation belongs to the steps done, one more than the number of the last: never the row of a step that W&B may know already
+            step += any(name.startswith("val/") for name in metrics)
+            if self.experiment and step >= self.experiment.step:  # what lies before was sent by the part of the run that was killed, and is the same
+                self.tell(lambda run: run.log(dict(metrics), step=step))
 
-    return LenientWandbLogger(experiment=run, log_model=False)
+        def tell(self, what: Callable[[Any], None]) -> None:
+            """Calls `what` with the W&B run, as long as there is one."""
+            if self.experiment is None:
+                return
+            try:
+                what(self.experiment)
+            except Exception as error:  # of whatever kind: none of them is worth a training
+                if self.begun_anew:
+                    log.warning("W&B failed again (%s), and gets no more of this run; all of it is in the run folder", type(error).__name__)
+                    self.experiment = None
+                    return
+                log.warning(
+                    "W&B failed (%s: %s). The run goes on, and is logged anew, offline: `wandb sync %s/latest-run` sends it later",
+                    type(error).__name__,
+                    (str(error).splitlines() or [""])[0],
+                    folder,
+                )
+                self.begun_anew = True
+                self.experiment = self._begin_anew()
+                self._tell_all()
+                self.tell(what)
 
+        def _begin_anew(self) -> Any:
+            import wandb
 
-@contextmanager
-def tolerated(run: Any, lost: str) -> Iterator[None]:
-    """W&B's own process may have died, or its server be gone; says so once for a run."""
-    try:
-        yield
-    except Exception as error:  # of whatever kind: none of them is worth a training
-        if run.id not in _told:
-            _told.add(run.id)
-            log.warning(
-                "W&B failed, and the run goes on without %s there; everything is in the run folder all the same. (%s: %s)", lost, type(error).__name__, error
-            )
+            for close in (lambda: run.finish(exit_code=1), wandb.teardown):
+                with suppress(Exception):
+                    close()
+            try:
+                return begin_offline()
+            except Exception as error:
+                log.warning("W&B does not start again (%s), and gets no more of this run; all of it is in the run folder", type(error).__name__)
+                return None
+
+        def log_hyperparams(self, *_: Any, **__: Any) -> None:
+            """The whole configuration was sent when the run began."""
+
+    return WandbCurves()
 
 
 def log_report(loggers: list[Any], report: Mapping[str, Any], figures: Mapping[str, Path]) -> None:
@@ -199,9 +283,8 @@ def log_report(loggers: list[Any], report: Mapping[str, Any], figures: Mapping[s
         report: the content of report.json.
         figures: title -> PNG without pixels of any film.
     """
-    for run in _wandb_runs(loggers):
-        with tolerated(run, "its report"):
-            _log_report(run, report, figures)
+    for curves in _of_wandb(loggers):
+        curves.tell(lambda run: _log_report(run, report, figures))
 
 
 def _log_report(run: Any, report: Mapping[str, Any], figures: Mapping[str, Path]) -> None:
@@ -244,10 +327,16 @@ def _summarise(run: Any, name: str, estimate: Mapping[str, float] | None) -> Non
 
 def finish(loggers: list[Any], *, failed: bool) -> None:
     """Closes the W&B run, marked failed or not; without this, two jobs of one multirun would share a run."""
-    for run in _wandb_runs(loggers):
-        with tolerated(run, "an end"):
+
+    def close(run: Any) -> None:
+        try:
             run.finish(exit_code=1 if failed else 0)
+        except TimeoutError:
+            log.warning("W&B's server does not answer; all that it has not got is sent later by: wandb sync %s/latest-run", Path(run.dir).parents[1])
+
+    for curves in _of_wandb(loggers):
+        curves.tell(close)
 
 
-def _wandb_runs(loggers: list[Any]) -> list[Any]:
-    return [logger.experiment for logger in loggers if hasattr(logger, "experiment")]
+def _of_wandb(loggers: list[Any]) -> list[Any]:
+    return [logger for logger in loggers if hasattr(logger, "tell")]
