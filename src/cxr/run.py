@@ -126,7 +126,7 @@ def train(config: Config) -> None:
         run_dir,
         mode=mode,
         first_process=_is_first_process(),
-        config=plain,
+        config=plain | {"commit": facts["commit"]},
         project=config.logger.project,
         entity=config.logger.entity,
         group=config.logger.group or experiment,

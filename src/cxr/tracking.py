@@ -124,7 +124,9 @@ def make_loggers(
                 console="off",  # it may name films; the program's own file is in the run folder
                 silent=True,
                 disable_code=True,
-                x_disable_machine_info=not describe_machine,
+                x_disable_meta=not describe_machine,
+                host=None if describe_machine else "undisclosed",  # an offline run would keep it all the same
+                disable_git=True,  # it would tell of whatever repository the command was typed in
                 program="train.py",  # and not its folder
                 init_timeout=wait_seconds,
                 finish_timeout=wait_seconds,  # without one, a server that is gone keeps a finished run waiting for days
