@@ -667,9 +667,13 @@ def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> tuple[di
     pictures = figures.draw(building / "figures", report, scores, references, metrics_csv=run_dir / "metrics.csv")
     write_whole(building / "report.json", (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
     render.write_pages(building, report, pictures)
-    shutil.rmtree(folder, ignore_errors=True)
+    outdated = run_dir / "report.outdated"
+    shutil.rmtree(outdated, ignore_errors=True)
+    if folder.exists():
+        folder.rename(outdated)
     building.rename(folder)
     sync(run_dir)
+    shutil.rmtree(outdated, ignore_errors=True)
     log.info(render.summary(report))
     log.info("Report: %s", folder / "report.html")
     return report, {title: folder / path.relative_to(building) for title, path in pictures.items()}

@@ -91,7 +91,15 @@ class CheckpointFiles(TorchCheckpointIO):
         write_whole(path, buffer.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return read_checkpoint(Path(path))
+        path = Path(path)
+        content = read_checkpoint(path)
+        # a run's folder may have been moved; Lightning would then forget, with a warning, which epoch was the best
+        for state in content.get("callbacks", {}).values():
+            if "best_k_models" in state:
+                here = {name: str(path.parent / Path(state[name]).name) for name in ("best_model_path", "kth_best_model_path", "last_model_path") if state[name]}
+                best = {str(path.parent / Path(name).name): score for name, score in state["best_k_models"].items()}
+                state.update(here, dirpath=str(path.parent), best_k_models=best)
+        return content
 
 
 def find_checkpoint(folder: Path) -> dict[str, Any] | None:

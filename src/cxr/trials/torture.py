@@ -124,7 +124,7 @@ def _train(folder: Path, mini: Path, n_kills: int, rng: np.random.Generator, var
             if n_commands > 5:
                 raise TortureError(f"{run}: not finished after {n_commands} commands")
             _finish(["train.py", f"resume={run}"] if (run / RUN).is_file() else command(variant, run))
-        same = _same_training(run, undisturbed[variant])
+        same = same_training(run, undisturbed[variant])
         if same:
             shutil.rmtree(run)
         yield Kill("train", variant, target, after_s, n_commands, same, said)
@@ -197,7 +197,7 @@ def _is(child: Process, target: str, process: "subprocess.Popen[bytes]") -> bool
     return main is not None and child.parent == process.pid and child.command == main.command
 
 
-def _same_training(one: Path, other: Path) -> bool:
+def same_training(one: Path, other: Path) -> bool:
     """The weights, every column of the predictions, and the report but for when, where and how often."""
 
     def report(folder: Path) -> Any:
