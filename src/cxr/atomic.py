@@ -14,7 +14,7 @@ def write_whole(path: Path, content: "bytes | bytearray | memoryview") -> None:
     """Writes a file under another name, makes it safe on disk, and renames it: a reader finds the old file or the new one, after a kill or a power cut too.
 
     Raises:
-        OSError: as the disk says it; the old file is then as it was, and nothing else is left behind.
+        OSError: as the disk says it, with the file's name; the old file is then as it was, and nothing else is left behind.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -23,8 +23,9 @@ def write_whole(path: Path, content: "bytes | bytearray | memoryview") -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
+        error.filename = str(path)  # a write that fails does not say of itself where
         raise
     sync(path.parent)
 

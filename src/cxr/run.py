@@ -155,7 +155,8 @@ def train(config: Config) -> None:
             return
         raise Interrupted(f"{error}; go on with: python train.py resume={run_dir}") from error
     except Exception as error:
-        if told := explain(error, run_dir):
+        told = store.changed() or explain(error, run_dir)  # a process that reads from a file that was cut dies without a word
+        if told:
             raise RunError(told) from error
         raise
     finally:

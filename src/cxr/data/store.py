@@ -61,15 +61,22 @@ class Store:
     handle: BinaryIO | None = None
     opened: tuple[int, int] = (0, 0)
 
+    def changed(self) -> str | None:
+        """What happened to images.npy, if it was written to or cut since it was opened: other pixels, or the end of the process without a word (SIGBUS)."""
+        if self.handle is None:
+            return None
+        now = os.fstat(self.handle.fileno())
+        if (now.st_size, now.st_mtime_ns) == self.opened:
+            return None
+        return (
+            f"{self.handle.name} was changed while it was read: it had {self.opened[0]} bytes and has {now.st_size}. Find out what writes there; then"
+            " delete that store, prepare it again, and go on with: python train.py resume=<run folder>"
+        )
+
     def require_unchanged(self) -> None:
-        """Raises StoreError if images.npy was written to or cut since it was opened: other pixels, or the end of the process without a word (SIGBUS)."""
-        if self.handle is not None:
-            now = os.fstat(self.handle.fileno())
-            if (now.st_size, now.st_mtime_ns) != self.opened:
-                raise StoreError(
-                    f"{self.handle.name} was changed while it was read: it had {self.opened[0]} bytes and has {now.st_size}. Find out what writes there; then"
-                    " delete that store and prepare it again"
-                )
+        """StoreError with `changed`."""
+        if told := self.changed():
+            raise StoreError(told)
 
     @property
     def film_bytes(self) -> int:
@@ -234,7 +241,11 @@ def build_store(folder: Path, paths: Mapping[str, Path], *, size: int, source: s
             if _is_whole(folder):
                 shutil.rmtree(partial, ignore_errors=True)
             else:
-                _write_store(folder, partial, paths, size, identity, n_threads or os.cpu_count() or 1)
+                try:
+                    _write_store(folder, partial, paths, size, identity, n_threads or os.cpu_count() or 1)
+                except OSError as error:
+                    error.filename = error.filename or str(partial)  # a write that fails does not say of itself where
+                    raise
     store = open_store(folder)
     check_store(store, folder, image_ids, size)
     return store
