@@ -44,6 +44,16 @@ def descendants(pid: int) -> list[Process]:
     return found
 
 
+def freeze(pid: int) -> Process | None:
+    """SIGSTOP, and waits until nothing moves any more; the process as it then is, None if it has ended."""
+    os.kill(pid, signal.SIGSTOP)
+    while found := look_at(pid):
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+            break
+        time.sleep(0.0005)
+    return found
+
+
 def kill(process: Process) -> bool:
     """SIGKILL; whether it hit this very process while it lived."""
     if look_at(process.pid) != process:

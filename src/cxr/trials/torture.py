@@ -5,6 +5,7 @@ Everything is the real commands on the miniature, in processes of their own.
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from cxr.config import PROJECT
 from cxr.mini import write_miniature
 from cxr.report.predictions import read_predictions
 from cxr.resume import REPORT, RUN, is_finished
-from cxr.trials.processes import Process, descendants, kill, look_at
+from cxr.trials.processes import Process, descendants, freeze, kill, look_at
 
 # what is trained: everything that has a state of its own to lose
 VARIANTS = {
@@ -177,7 +178,10 @@ def _victim(process: "subprocess.Popen[bytes]", run: Path, target: str, start: f
                 except OSError:
                     continue
                 if len(seen) >= n_writes:
-                    return look_at(process.pid)
+                    victim = freeze(process.pid)
+                    if path.exists():  # within the write, and it stays there
+                        return victim
+                    process.send_signal(signal.SIGCONT)
         else:
             if not began and (run / "checkpoints/resume.ckpt").is_file():
                 began = time.monotonic()
