@@ -23,12 +23,12 @@ SETTINGS = (
 
 
 def used_by(pid: int) -> tuple[float, int]:
-    """(memory of its own in MB, open files) of a process and all below it."""
+    """(memory in MB, open files) of a process and all below it; memory that they share is counted once."""
     memory, files = 0.0, 0
     for number in [pid, *(child.pid for child in descendants(pid))]:
         try:
             rollup = Path(f"/proc/{number}/smaps_rollup").read_text().splitlines()
-            memory += sum(int(line.split()[1]) for line in rollup if line.startswith(("Private_Clean", "Private_Dirty", "Swap:"))) / 1024
+            memory += sum(int(line.split()[1]) for line in rollup if line.startswith(("Pss:", "SwapPss:"))) / 1024
             files += len(os.listdir(f"/proc/{number}/fd"))
         except OSError:
             continue  # it has just ended

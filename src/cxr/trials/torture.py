@@ -164,24 +164,21 @@ def _victim(process: "subprocess.Popen[bytes]", run: Path, target: str, start: f
         moment: in [0, 1], how far into the training.
         seconds: that an undisturbed one takes.
     """
-    n_writes = 1 + int(moment * 30)  # of checkpoints to let pass
-    seen, began = set[int](), 0.0
+    n_writes = 1 + int(moment * 30)  # of checkpoints, the last of which is hit
+    seen, writing, began = 0, False, 0.0
     while process.poll() is None:
         if target == "training":
             if time.monotonic() - start >= moment * seconds:
                 return look_at(process.pid)
             time.sleep(0.002)
         elif target == "checkpoint write":
-            for path in (run / "checkpoints").glob("*.tmp"):
-                try:
-                    seen.add(path.stat().st_ino)
-                except OSError:
-                    continue
-                if len(seen) >= n_writes:
-                    victim = freeze(process.pid)
-                    if path.exists():  # within the write, and it stays there
-                        return victim
-                    process.send_signal(signal.SIGCONT)
+            was_writing, writing = writing, any((run / "checkpoints").glob("*.tmp"))
+            seen += writing and not was_writing
+            if writing and seen >= n_writes:
+                victim = freeze(process.pid)
+                if any((run / "checkpoints").glob("*.tmp")):  # within the write, and it stays there
+                    return victim
+                process.send_signal(signal.SIGCONT)
         else:
             if not began and (run / "checkpoints/resume.ckpt").is_file():
                 began = time.monotonic()
