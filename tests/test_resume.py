@@ -43,7 +43,7 @@ def test_what_can_change_a_number_is_refused_with_both_values() -> None:
 def test_a_run_that_goes_on_has_the_options_it_was_started_with(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a run")
     made = arguments(["data.num_workers=2", f"resume={folder}"])
-    assert made == ["model=tiny", "experiment=demo", "data.num_workers=2", f"resume={folder}", f'hydra.run.dir="{folder}"', "hydra.output_subdir=null"]
+    assert made == ["model=tiny", "experiment=demo", "data.num_workers=2", f'resume="{folder}"', f'hydra.run.dir="{folder}"', "hydra.output_subdir=null"]
     assert arguments(["model=swin", f"resume={folder}"])[0] == "experiment=demo"
     for typed in (["seed=1"], ["resume=auto"], ["resume=null"]):
         assert arguments(typed) == typed

@@ -6,6 +6,7 @@ It is unfinished until its report is there.
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -69,14 +70,17 @@ def arguments(typed: list[str]) -> list[str]:
     Returns:
         The same, if it does not name a folder.
     """
-    asked = [argument.partition("=")[2].strip("'\"") for argument in typed if argument.startswith("resume=")]
+    asked = [argument.partition("=")[2] for argument in typed if argument.startswith("resume=")]
     if not asked or asked[-1] in ("", "null", "auto"):
         return typed
-    folder = Path(asked[-1]).absolute()
+    written = asked[-1]
+    folder = Path(written[1:-1] if len(written) > 1 and written[0] == written[-1] and written[0] in "'\"" else written).absolute()
     given = {argument.partition("=")[0] for argument in typed}
     choices = [f"{group}={choice}" for group, choice in read(folder)[1]["choices"].items() if group not in given]
-    quoted = str(folder).replace("\\", "\\\\").replace('"', '\\"')
-    return [*choices, *(argument for argument in typed if not argument.startswith("hydra.")), f'hydra.run.dir="{quoted}"', "hydra.output_subdir=null"]
+    # within quotes, Hydra reads a backslash as itself unless a quote follows
+    quoted = re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + found[2].replace('"', '\\"'), str(folder))
+    others = [argument for argument in typed if not argument.startswith(("hydra.", "resume="))]
+    return [*choices, *others, f'resume="{quoted}"', f'hydra.run.dir="{quoted}"', "hydra.output_subdir=null"]
 
 
 def agree(saved: Plain, composed: Plain, overrides: list[str], choices: Mapping[str, str]) -> Plain:

@@ -132,7 +132,8 @@ def _sha256(path: Path) -> str:
 def image_folders(root: Path) -> list[Path]:
     """Where NIH's archives unpack to: `images/`, `images_001/images/` ... `images_012/images/`, or the PNGs beside the label file."""
     folders = [root / "images", *sorted(root.glob("images_[0-9][0-9][0-9]/images")), root]
-    return [folder for folder in folders if folder.is_dir()]
+    by_place = {folder.resolve(): folder for folder in reversed(folders) if folder.is_dir()}  # two names of one folder are one
+    return list(by_place.values())[::-1]
 
 
 def find_images(root: Path, wanted: "pd.Series[str]") -> dict[str, Path]:
@@ -151,8 +152,8 @@ def find_images(root: Path, wanted: "pd.Series[str]") -> dict[str, Path]:
     names, found = set(wanted), dict[str, Path]()
     for folder in image_folders(root):
         for entry in os.scandir(folder):
-            # neither folders nor pipes, and no link that ends nowhere or in itself
-            if entry.name in names and entry.is_file():
+            # neither folders nor pipes, and no link that ends nowhere or in itself; a plain file is known without asking the disk once more
+            if entry.name in names and (entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path)):
                 if entry.name in found:
                     raise CatalogueError(f"{entry.name} lies in two folders, {found[entry.name].parent} and {folder}: remove one of them")
                 found[entry.name] = Path(entry.path)
