@@ -111,3 +111,25 @@ def test_entry_points_are_thin() -> None:
     for path in [PROJECT / "train.py", *(PROJECT / "scripts").glob("*.py")]:
         assert len(path.read_text().splitlines()) < 40, path
         assert {name.split(".")[0] for name in imports(path)} <= {"cxr", "sys"}, path
+
+
+def calls(path: Path) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+
+
+@pytest.mark.parametrize("path", [*FILES, PROJECT / "train.py"], ids=lambda path: path.name)
+def test_nothing_runs_what_a_file_or_a_user_says(path: Path) -> None:
+    """Files are data: no pickle, no YAML with objects, no shell, no text taken for code."""
+    assert not {name.split(".")[0] for name in imports(path)} & {"pickle", "dill", "joblib", "marshal", "shelve"}
+    for call in calls(path):
+        name, given = ast.unparse(call.func), {word.arg: ast.unparse(word.value) for word in call.keywords}
+        assert name not in ("eval", "exec", "os.system", "os.popen", "subprocess.getoutput", "yaml.load", "yaml.unsafe_load", "pd.read_pickle", "Markup"), path
+        assert given.get("shell") != "True"
+        if name == "torch.load":
+            assert given["weights_only"] == "True"
+        if name == "np.load":
+            assert given["allow_pickle"] == "False"
+        if name.endswith(("trainer.fit", "trainer.validate", "trainer.test")) and "ckpt_path" in given:
+            assert given["weights_only"] == "True"
+    for template in SOURCE.rglob("*.html"):
+        assert not any(word in template.read_text() for word in ("|safe", "| safe", "autoescape false"))

@@ -132,3 +132,28 @@ def test_two_processes_that_want_the_same_store_make_it_once(tmp_path: Path, fil
     assert [process.wait() for process in processes] == [0, 0]
     assert len(open_store(folder).images) == 40
     assert not (tmp_path / "store.partial").exists()
+
+
+def test_a_folder_of_films_that_vanishes_stops_preparing_and_costs_no_film(tmp_path: Path, films: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a disk does that is unmounted: they are no unreadable films, and none of them goes into the quarantine."""
+    monkeypatch.setattr(module, "RECORD_EVERY", 5)
+    undisturbed = build(tmp_path / "undisturbed", films)
+    place = films[next(iter(films))].parent
+
+    def decode_until_gone(path: Path, size: int) -> np.ndarray:
+        if path.name == list(films)[20]:
+            place.rename(tmp_path / "unmounted")
+        return decode(path, size)
+
+    with monkeypatch.context() as during:
+        during.setattr(module, "decode", decode_until_gone)
+        with pytest.raises(StoreError, match=r"was there and is gone: is the disk still mounted\?"):
+            build(tmp_path / "store", films)
+    assert not (tmp_path / "store").exists()
+    (tmp_path / "unmounted").rename(place)
+    read: list[str] = []
+    monkeypatch.setattr(module, "decode", lambda path, size: (read.append(path.name), decode(path, size))[1])
+    resumed = build(tmp_path / "store", films)
+    assert len(read) < 40
+    assert np.array_equal(resumed.images, undisturbed.images)
+    assert resumed.quarantine == {}

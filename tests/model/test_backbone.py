@@ -1,5 +1,6 @@
 """Mirrors model/backbone.py: one grey channel, and weights that are really loaded."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,23 @@ def test_a_file_that_is_not_there_or_is_damaged_is_refused(tmp_path: Path) -> No
     (tmp_path / "damaged.safetensors").write_bytes(b"no weights")
     with pytest.raises(WeightsError, match="does not fit test_resnet"):
         create_backbone("test_resnet", n_findings=3, image_size=64, weights=str(tmp_path / "damaged.safetensors"), **NO_DROP)
+
+
+class Innocent:
+    """A pickle that makes a folder when it is loaded."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_weights_that_would_run_code_are_refused_and_run_none(tmp_path: Path) -> None:
+    torch.save({"state_dict": Innocent(tmp_path / "ran")}, tmp_path / "evil.pth")
+    with pytest.raises(WeightsError, match="does not fit test_resnet"):
+        create_backbone("test_resnet", n_findings=3, image_size=64, weights=str(tmp_path / "evil.pth"), **NO_DROP)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_model_that_does_not_exist_is_refused_with_the_nearest_name() -> None:
