@@ -56,7 +56,7 @@ def test_epochs_grow_nothing(mini: Path, tmp_path: Path) -> None:
             if epoch:
                 samples.append((epoch, *used_by(process.pid), on_disk(folder)))
             time.sleep(0.5)
-        out, told = process.communicate(timeout=120)
+        told = process.communicate(timeout=120)[1]
     assert process.returncode == 0, told
     assert samples[-1][0] >= 0.9 * EPOCHS
     ends = np.linspace(0.1, 0.98, 5) * EPOCHS  # the beginning is warming up, the end is predicting
@@ -66,7 +66,11 @@ def test_epochs_grow_nothing(mini: Path, tmp_path: Path) -> None:
         part = np.array([numbers for epoch, *numbers in samples if start <= epoch < end])
         # the floor: what is there between two checkpoints and without a second set of data processes just starting
         parts.append([*np.quantile(part, 0.1, axis=0), *part.max(axis=0)])
-        print(f"epochs {start:.0f} to {end:.0f}: memory {{0:.0f}} to {{3:.0f}} MB, open files {{1:.0f}} to {{4:.0f}}, disk {{2:.1f}} to {{5:.1f}} MB".format(*parts[-1]))
+        print(
+            f"epochs {start:.0f} to {end:.0f}: memory {{0:.0f}} to {{3:.0f}} MB, open files {{1:.0f}} to {{4:.0f}}, disk {{2:.1f}} to {{5:.1f}} MB".format(
+                *parts[-1]
+            )
+        )
     (memory, files, disk, *_), late = parts[0], parts[-1]
     assert late[0] < memory * 1.03 + 5
     assert late[1] <= files + 1

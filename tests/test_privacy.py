@@ -150,7 +150,14 @@ def test_no_film_and_no_folder_of_this_machine_is_named(finished_run: Path, mini
 
 @pytest.mark.parametrize(
     ("text", "kind"),
-    [("00000001_000.png", "film"), ("see 00000001_000", "film"), ("/data/films", "unknown"), ("John Doe", "unknown"), ("Effusion", "finding"), ("adamw", "word")],
+    [
+        ("00000001_000.png", "film"),
+        ("see 00000001_000", "film"),
+        ("/data/films", "unknown"),
+        ("John Doe", "unknown"),
+        ("Effusion", "finding"),
+        ("adamw", "word"),
+    ],
 )
 def test_the_kinds_are_told_apart(text: str, kind: str) -> None:
     assert kind_of(text) == kind

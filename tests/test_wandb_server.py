@@ -31,7 +31,11 @@ tracking.finish(loggers, failed=False)
 
 def part(server: WandbServer, folder: Path, mode: str, first: int, last: int, end: str = "ended") -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PART, str(folder), mode, str(first), str(last), end], env=server.client_environment(mode), capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", PART, str(folder), mode, str(first), str(last), end],
+        env=server.client_environment(mode),
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == (9 if end == "killed" else 0), done.stderr
 
@@ -99,7 +103,9 @@ def test_a_server_that_is_not_there_at_the_start(tmp_path: Path, asked: str) -> 
     script = PART.replace("first_step=first", f"may_be_offline={asked == 'auto'}, wait_seconds=3")
     with WandbServer() as server:
         environment = server.client_environment("online")
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path), "online", "0", "30", "ended"], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), "online", "0", "30", "ended"], env=environment, capture_output=True, text=True, timeout=60
+    )
     if asked == "auto":
         assert done.returncode == 0, done.stderr
         assert "this run is logged offline" in done.stderr
@@ -108,4 +114,3 @@ def test_a_server_that_is_not_there_at_the_start(tmp_path: Path, asked: str) -> 
         assert done.returncode == 1
         assert "TrackingError: W&B's server did not answer within 3 s" in done.stderr
         assert not list(tmp_path.glob("wandb/offline-run-*"))
-

@@ -1,4 +1,4 @@
-"""A W&B server on this machine that keeps all it is sent, for tests: what it knows of W&B's protocol is what `wandb` needs to log a run, go on with one, and sync."""
+"""A W&B server on this machine that keeps all it is sent, for tests: it knows of W&B's protocol what logging a run, going on with one and syncing need."""
 
 import base64
 import gzip
@@ -55,7 +55,7 @@ class WandbServer:
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_GET = do_POST = do_PUT = answer  # noqa: N815
+            do_GET = do_POST = do_PUT = answer
 
         class Listener(ThreadingHTTPServer):
             daemon_threads = True

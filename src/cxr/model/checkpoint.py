@@ -96,7 +96,9 @@ class CheckpointFiles(TorchCheckpointIO):
         # a run's folder may have been moved; Lightning would then forget, with a warning, which epoch was the best
         for state in content.get("callbacks", {}).values():
             if "best_k_models" in state:
-                here = {name: str(path.parent / Path(state[name]).name) for name in ("best_model_path", "kth_best_model_path", "last_model_path") if state[name]}
+                here = {
+                    name: str(path.parent / Path(state[name]).name) for name in ("best_model_path", "kth_best_model_path", "last_model_path") if state[name]
+                }
                 best = {str(path.parent / Path(name).name): score for name, score in state["best_k_models"].items()}
                 state.update(here, dirpath=str(path.parent), best_k_models=best)
         return content
