@@ -10,7 +10,7 @@ from cxr.config import Config, entry
 
 @entry("train", Config)
 def main(config: Config) -> None:
-    from cxr.run import train
+    from cxr.run.training import train
 
     train(config)
 

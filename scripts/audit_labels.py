@@ -9,7 +9,7 @@ from cxr.config import AuditConfig, entry
 
 @entry("audit_labels", AuditConfig)
 def main(config: AuditConfig) -> None:
-    from cxr.run import audit_labels
+    from cxr.run.reporting import audit_labels
 
     audit_labels(config)
 

@@ -8,7 +8,7 @@ from cxr.config import EvaluateConfig, entry
 
 @entry("evaluate", EvaluateConfig)
 def main(config: EvaluateConfig) -> None:
-    from cxr.run import evaluate
+    from cxr.run.reporting import evaluate
 
     evaluate(config)
 

@@ -9,7 +9,7 @@ from cxr.config import FuzzConfig, entry
 
 @entry("fuzz", FuzzConfig)
 def main(config: FuzzConfig) -> None:
-    from cxr.run import fuzz
+    from cxr.run.trials import fuzz
 
     fuzz(config)
 

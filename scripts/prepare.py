@@ -9,7 +9,7 @@ from cxr.config import PrepareConfig, entry
 
 @entry("prepare", PrepareConfig)
 def main(config: PrepareConfig) -> None:
-    from cxr.run import prepare
+    from cxr.run.study import prepare
 
     prepare(config.data)
 

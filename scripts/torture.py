@@ -8,7 +8,7 @@ from cxr.config import TortureConfig, entry
 
 @entry("torture", TortureConfig)
 def main(config: TortureConfig) -> None:
-    from cxr.run import torture
+    from cxr.run.trials import torture
 
     torture(config)
 

@@ -16,12 +16,12 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 
-from cxr import run
 from cxr.cohort.findings import NIH_FINDINGS
 from cxr.data.augment import make_augment
 from cxr.data.datamodule import FilmData
 from cxr.data.store import Store
 from cxr.model.classifier import Classifier
+from cxr.run import training
 
 warnings.filterwarnings("ignore")
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -117,7 +117,7 @@ def main(folder: Path, accumulated: int) -> None:
     for n in range(1, 18):
         table = pd.DataFrame({"image_id": STORE.image_ids[:n], "patient_id": np.arange(n)})
         splits = SimpleNamespace(val=table.iloc[: n // 2], test=table.iloc[n // 2 :], expert_validation=table.iloc[:0], keep_expert_validation=False)
-        made = run.predict(fitting, classifier, data, splits)
+        made = training.predict(fitting, classifier, data, splits)
         predicted[n] = {"image_id": made.image_id.tolist(), "logits": made.filter(like="logit_").to_numpy().tolist()}
     (folder / f"{WORLD_SIZE}_{RANK}.json").write_text(json.dumps(seen | {"predicted": predicted}))
 

@@ -1,4 +1,4 @@
-"""Mirrors run.py: the decisions that are made between the rooms."""
+"""Mirrors run/: the decisions that are made between the rooms."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hydra.types import RunMode
 
-from cxr import run
 from cxr.cohort.findings import NIH_FINDINGS
 from cxr.config import BCE, AdamW, Config, Data, LoggerMode, Model, Trainer
+from cxr.resume import config_sha256
+from cxr.run import RunError, provenance, study, training
 
 
 def config(**data) -> Config:
@@ -20,18 +21,18 @@ def test_a_finding_without_both_classes_in_validation_is_left_out_by_name() -> N
     targets = np.tile([[0.0], [1.0], [np.nan]], (2, 14)).astype(np.float32)
     targets[:, 3], targets[:, 13] = 0, np.nan
     targets[targets[:, 5] == 0, 5] = np.nan
-    monitored, left_out = run.monitored_findings(targets)
+    monitored, left_out = training.monitored_findings(targets)
     assert left_out == ["Infiltration", "Nodule", "Hernia"]
     assert monitored == [finding for finding in NIH_FINDINGS if finding not in left_out]
 
 
 def test_a_validation_set_that_could_choose_nothing_is_refused() -> None:
-    with pytest.raises(run.RunError, match=r"6 validation films hold both classes of 0 findings only: raise data\.validation"):
-        run.monitored_findings(np.zeros((6, 14), np.float32))
+    with pytest.raises(RunError, match=r"6 validation films hold both classes of 0 findings only: raise data\.validation"):
+        training.monitored_findings(np.zeros((6, 14), np.float32))
 
 
 def sha256(changed: Config) -> str:
-    return run.config_sha256(run.plain_config(changed))
+    return config_sha256(provenance.plain_config(changed))
 
 
 def test_the_config_hash_ignores_what_cannot_change_a_number() -> None:
@@ -72,7 +73,7 @@ def test_a_file_counts_by_its_content_and_not_by_its_place(tmp_path: Path) -> No
 
 def test_a_store_may_travel_without_its_films(mini: Path, tmp_path: Path) -> None:
     data = Data(name="mini", root=str(mini), store_dir=str(tmp_path), image_size=28)
-    made = run.prepare_store(data, run.load_catalogue_of(data))
+    made = study.prepare_store(data, study.load_catalogue_of(data))
     tables = tmp_path / "tables"
     tables.mkdir()
     for path in mini.iterdir():
@@ -80,12 +81,12 @@ def test_a_store_may_travel_without_its_films(mini: Path, tmp_path: Path) -> Non
             (tables / path.name).symlink_to(path)
     alone = Data(name="cxr14", root=str(tables), store_dir=str(tmp_path), image_size=28)
     (tmp_path / "mini_32").rename(tmp_path / "cxr14_32")
-    catalogue = run.load_catalogue_of(alone)
-    travelled = run.prepare_store(alone, catalogue)
+    catalogue = study.load_catalogue_of(alone)
+    travelled = study.prepare_store(alone, catalogue)
     np.testing.assert_array_equal(travelled.image_ids, made.image_ids)
 
-    with pytest.raises(run.RunError, match=r"no image was found in .*tables.* and no image store at"):
-        run.prepare_store(Data(name="cxr14", root=str(tables), store_dir=str(tmp_path / "empty"), image_size=28), catalogue)
+    with pytest.raises(RunError, match=r"no image was found in .*tables.* and no image store at"):
+        study.prepare_store(Data(name="cxr14", root=str(tables), store_dir=str(tmp_path / "empty"), image_size=28), catalogue)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,6 @@ def test_a_multirun_is_refused_where_its_jobs_would_take_several_devices(
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     trainer = Trainer(accelerator=accelerator, devices=devices)
-    run._refuse_sweep_of_processes(trainer, RunMode.RUN)
-    with pytest.raises(run.RunError, match="multirun") if refused else nullcontext():
-        run._refuse_sweep_of_processes(trainer, RunMode.MULTIRUN)
+    training._refuse_sweep_of_processes(trainer, RunMode.RUN)
+    with pytest.raises(RunError, match="multirun") if refused else nullcontext():
+        training._refuse_sweep_of_processes(trainer, RunMode.MULTIRUN)

@@ -17,14 +17,16 @@ from commands import call
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cxr import run
 from cxr.cohort.findings import ALL_FINDINGS, FOUR_FINDINGS, NIH_FINDINGS
-from cxr.config import BCE, AdamW, Augment, Config, Data, ExpertPatients, Model, Trainer
+from cxr.config import BCE, PROJECT, AdamW, Augment, Config, Data, ExpertPatients, Model, Trainer
 from cxr.data.datamodule import FilmData
 from cxr.data.store import Store
 from cxr.model.classifier import Classifier
 from cxr.model.interruption import StopRequest
 from cxr.report.predictions import read_predictions
+from cxr.resume import file_sha256
+from cxr.run import reporting, training
+from cxr.run.study import load_study, prepare_store
 
 UNIONS = {
     "Airspace opacity": ["Atelectasis", "Consolidation", "Edema", "Infiltration", "Pneumonia"],
@@ -137,7 +139,7 @@ def test_the_chosen_checkpoint_is_the_best_epoch_and_its_auroc_is_that_of_the_st
 
 def test_predictions_carry_what_made_them(finished_run: Path) -> None:
     metadata = read_predictions(finished_run / "predictions.parquet").metadata
-    assert metadata["checkpoint_sha256"] == run.file_sha256(finished_run / "checkpoints/best.ckpt")
+    assert metadata["checkpoint_sha256"] == file_sha256(finished_run / "checkpoints/best.ckpt")
     assert metadata["store"]["size"] == 73
     assert {"config_sha256", "package_version"} <= set(metadata)
     assert metadata["protocol"]["expert_validation_patients"] == "exclude"
@@ -163,7 +165,7 @@ runpy.run_path("{script}", run_name="__main__")
 
 def test_evaluate_rebuilds_the_same_report_from_the_files_without_torch(finished_run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(finished_run, tmp_path / "copy", ignore=shutil.ignore_patterns("report", "checkpoints", "wandb", "model.safetensors"))
-    code = WITHOUT_TORCH.format(run=copy, script=run.PROJECT / "scripts/evaluate.py")
+    code = WITHOUT_TORCH.format(run=copy, script=PROJECT / "scripts/evaluate.py")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     before, after = (json.loads((folder / "report/report.json").read_text()) for folder in (finished_run, copy))
@@ -236,7 +238,7 @@ class Watched(np.ndarray):
         return np.asarray(self).take(indices, *arguments, **named)
 
 
-def watched_study(mini: Path, policy: ExpertPatients = ExpertPatients.exclude) -> tuple[Config, run.Study, Store]:
+def watched_study(mini: Path, policy: ExpertPatients = ExpertPatients.exclude) -> tuple[Config, Study, Store]:
     data = Data(
         name="mini",
         root=str(mini),
@@ -250,8 +252,8 @@ def watched_study(mini: Path, policy: ExpertPatients = ExpertPatients.exclude) -
     config = Config(
         data=data, model=Model(name="test_resnet"), augment=Augment(enabled=False), loss=BCE(), optim=AdamW(), trainer=Trainer(max_epochs=1, accelerator="cpu")
     )
-    study = run.load_study(data)
-    store = run.prepare_store(data, study.catalogue)
+    study = load_study(data)
+    store = prepare_store(data, study.catalogue)
     pixels = np.array(store.images).view(Watched)
     pixels.rows = set()
     return config, study, Store(pixels, store.image_ids, {}, store.meta)
@@ -261,27 +263,27 @@ def test_the_test_sets_are_not_opened_while_training(mini: Path, tmp_path: Path)
     config, study, store = watched_study(mini)
     row_of = {image: row for row, image in enumerate(store.image_ids)}
     expected = {row_of[image] for table in (study.splits.train, study.splits.val) for image in table.image_id}
-    trainer, classifier, data = run.fit(config, study, store, tmp_path, [], stop=StopRequest(), identity={})
+    trainer, classifier, data = training.fit(config, study, store, tmp_path, [], stop=StopRequest(), identity={})
     read = set(store.images.rows)
     assert read <= expected
     assert {row_of[image] for image in study.splits.val.image_id} <= read  # the watch works
 
-    table = run.predict(trainer, classifier, data, study.splits)
+    table = training.predict(trainer, classifier, data, study.splits)
     assert {row_of[image] for image in study.splits.test.image_id} <= store.images.rows
     assert sorted(table.image_id) == sorted([*study.splits.val.image_id, *study.splits.test.image_id, *study.splits.expert_validation.image_id])
 
 
 def test_expert_validation_is_null_with_its_reason_when_its_patients_were_kept(mini: Path) -> None:
     _, study, _ = watched_study(mini, ExpertPatients.keep)
-    assert run._unreported(study) == {"four_findings_validation": {"findings": None, "reason": "trained on these patients"}}
-    assert "four_findings_validation" not in run.reference_sets(study)
+    assert reporting._unreported(study) == {"four_findings_validation": {"findings": None, "reason": "trained on these patients"}}
+    assert "four_findings_validation" not in reporting.reference_sets(study)
 
 
 def test_without_expert_labels_only_the_text_mined_sets_are_reported_and_the_others_say_why(mini: Path) -> None:
-    study = run.load_study(Data(name="mini", root=str(mini), expert_labels=None))
-    assert list(run.reference_sets(study)) == ["nih_val", "nih_test"]
-    assert {part["reason"] for part in run._unreported(study).values()} == {"no expert labels were given"}
-    assert set(run._unreported(study)) == set(EXPERTS)
+    study = load_study(Data(name="mini", root=str(mini), expert_labels=None))
+    assert list(reporting.reference_sets(study)) == ["nih_val", "nih_test"]
+    assert {part["reason"] for part in reporting._unreported(study).values()} == {"no expert labels were given"}
+    assert set(reporting._unreported(study)) == set(EXPERTS)
 
 
 def test_two_processes_train_as_one_job_and_predict_every_film_once(mini: Path, tmp_path: Path) -> None:
@@ -304,8 +306,8 @@ def test_two_processes_train_as_one_job_and_predict_every_film_once(mini: Path, 
     assert len(list(folder.glob("wandb/offline-run-*"))) == 1
 
     data = Data(name="mini", root=str(mini), expert_labels=str(mini / "expert_labels"), image_size=64, store_dir=str(mini.parent / "stores"), validation=0.14)
-    study = run.load_study(data)
-    store = run.prepare_store(data, study.catalogue)
+    study = load_study(data)
+    store = prepare_store(data, study.catalogue)
     wanted = pd.concat([study.splits.val, study.splits.test, study.splits.expert_validation])
     assert len(wanted) % 2 == 1  # a set that two processes cannot halve
     table = pq.read_table(folder / "predictions.parquet").to_pandas()
