@@ -26,7 +26,7 @@ from cxr.model.interruption import StopRequest
 from cxr.report.predictions import read_predictions
 from cxr.resume import file_sha256
 from cxr.run import reporting, training
-from cxr.run.study import load_study, prepare_store
+from cxr.run.study import Study, load_study, prepare_store
 
 UNIONS = {
     "Airspace opacity": ["Atelectasis", "Consolidation", "Edema", "Infiltration", "Pneumonia"],
