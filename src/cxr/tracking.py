@@ -97,7 +97,7 @@ def make_loggers(
         first_step: optimiser steps that lie behind; what metrics.csv holds of later ones is taken back, for they will be done again.
 
     Raises:
-        TrackingError: metrics.csv is damaged, or the server does not answer.
+        TrackingError: metrics.csv is damaged, or W&B does not take the run.
     """
     if not first_process:
         return []
@@ -136,12 +136,10 @@ def make_loggers(
 
     try:
         run = begin(mode)
-    except wandb.errors.CommError as error:
-        if mode == "offline":
-            raise
-        told = f"W&B's server did not answer within {wait_seconds:g} s ({str(error).splitlines()[0]})"
-        if not may_be_offline:
-            raise TrackingError(f"{told}: use logger.mode=offline, or WANDB_MODE=offline, and send the run later with `wandb sync`") from error
+    except wandb.errors.Error as error:  # it does not answer, or not to this key
+        told = f"W&B does not take this run ({str(error).splitlines()[0]})"
+        if mode == "offline" or not may_be_offline:
+            raise TrackingError(f"{told}: use logger.mode=offline and send the run later with `wandb sync`, or logger.mode=disabled") from error
         log.warning("%s: this run is logged offline. `wandb sync %s/wandb/latest-run` sends it later", told, run_dir)
         wandb.teardown()  # which still holds the id
         run = begin("offline")

@@ -88,7 +88,7 @@ def train(config: Config) -> None:
         group=config.logger.group or experiment,
         tags=[*config.logger.tags, config.model.name, config.data.name],
         run_id=facts["wandb_id"],
-        may_be_offline=config.logger.mode is LoggerMode.auto,
+        may_be_offline=config.logger.mode is LoggerMode.auto and not os.environ.get("WANDB_MODE"),
         wait_seconds=config.logger.wait_seconds,
         describe_machine=config.logger.describe_machine,
         first_step=checkpoint["global_step"] if checkpoint else 0,
