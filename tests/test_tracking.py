@@ -146,7 +146,11 @@ def test_metrics_go_on_from_the_step_of_the_checkpoint(tmp_path: Path) -> None:
 class Broken:
     """A W&B run whose own process has died."""
 
-    id, step = "broken", 0
+    id = "broken"
+
+    @property
+    def step(self) -> int:
+        raise ConnectionResetError("Connection lost")
 
     def log(self, *_: object, **__: object) -> None:
         raise ConnectionResetError("Connection reset by peer")
@@ -175,7 +179,8 @@ ROWS = [{"step": "0", "train/loss": "0.5", "val/loss": ""}, {"step": "0", "train
 
 def test_a_wandb_that_dies_is_told_everything_anew(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     begun = Sound()
-    curves = tracking._wandb_curves(Broken(), lambda: [], begin_offline=lambda: begun, folder=tmp_path)
+    curves = tracking._wandb_curves(Sound(), lambda: [], begin_offline=lambda: begun, folder=tmp_path)
+    curves.experiment = Broken()  # its process is killed
     curves.log_metrics({"train/loss": 0.25}, 1)
     assert curves.experiment is begun
     tracking.finish([curves], failed=False)

@@ -221,8 +221,13 @@ def _wandb_curves(run: Any, rows: Callable[[], list[dict[str, Any]]], *, begin_o
 
         def __init__(self) -> None:
             super().__init__()
-            self.experiment, self.begun_anew = run, False
+            self.experiment, self.begun_anew, self.next_step = run, False, 0
+            self.tell(self._ask_next_step)
             self._tell_all()
+
+        def _ask_next_step(self, run: Any) -> None:
+            """What lies before was sent by the part of the run that was killed, and is the same. Asked once, for every question goes to W&B's process."""
+            self.next_step = run.step
 
         def _tell_all(self) -> None:
             for row in rows():
@@ -232,7 +237,7 @@ def _wandb_curves(run: Any, rows: Callable[[], list[dict[str, Any]]], *, begin_o
             assert step is not None
             # validation belongs to the steps done, one more than the number of the last: never the row of a step that W&B may know already
             step += any(name.startswith("val/") for name in metrics)
-            if self.experiment and step >= self.experiment.step:  # what lies before was sent by the part of the run that was killed, and is the same
+            if step >= self.next_step:
                 self.tell(lambda run: run.log(dict(metrics), step=step))
 
         def tell(self, what: Callable[[Any], None]) -> None:
@@ -252,7 +257,7 @@ def _wandb_curves(run: Any, rows: Callable[[], list[dict[str, Any]]], *, begin_o
                     (str(error).splitlines() or [""])[0],
                     folder,
                 )
-                self.begun_anew = True
+                self.begun_anew, self.next_step = True, 0
                 self.experiment = self._begin_anew()
                 self._tell_all()
                 self.tell(what)

@@ -4,6 +4,7 @@ Everything is the real commands on the miniature, in processes of their own.
 """
 
 import json
+import logging
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from cxr.mini import write_miniature
 from cxr.report.predictions import read_predictions
 from cxr.resume import REPORT, RUN, is_finished
 from cxr.trials.processes import Process, descendants, freeze, kill, look_at
+
+log = logging.getLogger(__name__)
 
 # what is trained: everything that has a state of its own to lose
 VARIANTS = {
@@ -50,7 +54,7 @@ class Kill:
         after_s: seconds after the start.
         n_commands: started until the run was finished, the killed one included.
         same: whether it ended with the same bytes.
-        said: the last line of a training that ended by itself after its helper was killed.
+        said: the last line of a training that ended by itself after its helper was killed, or why it could not be brought to its end.
     """
 
     stage: str
@@ -72,13 +76,18 @@ def torture(folder: Path, *, n_train: int, n_prepare: int, seed: int, variants: 
         variants: of the training, in turn.
 
     Raises:
-        TortureError: a run that nobody disturbed failed, or one could not be brought to its end.
+        TortureError: a run that nobody disturbed failed.
     """
     mini = folder / "mini"
     write_miniature(mini)
     rng = np.random.default_rng(seed)
-    kills = list(_train(folder, mini, n_train, rng, variants)) if n_train else []
-    return kills + (list(_prepare(folder, mini, n_prepare, rng)) if n_prepare else [])
+    kills = []
+    for hit in chain(_train(folder, mini, n_train, rng, variants), _prepare(folder, mini, n_prepare, rng)):
+        log.info(
+            "%s, %s, %s: killed after %.1f s, %s", hit.stage, hit.variant, hit.target, hit.after_s, "same bytes" if hit.same else f"OTHER BYTES {hit.said}"
+        )
+        kills.append(hit)
+    return kills
 
 
 def summary(kills: list[Kill]) -> str:
@@ -110,31 +119,39 @@ def _train(folder: Path, mini: Path, n_kills: int, rng: np.random.Generator, var
         if target == "worker" and "data.num_workers=0" in VARIANTS[variant]:
             target = "training"
         run, moment = folder / f"killed_{number}", rng.random()
-        for _ in range(10):
-            hit = _kill_training(command(variant, run), run, target, moment, seconds[variant])
-            if hit:
-                break
-            shutil.rmtree(run)  # it was over before it was hit
-            moment *= 0.7
-        else:
-            raise TortureError(f"{target} of {variant} could not be hit")
-        after_s, said = hit
-        n_commands = 1
-        while not is_finished(run):
-            n_commands += 1
-            if n_commands > 5:
-                raise TortureError(f"{run}: not finished after {n_commands} commands")
-            _finish(["train.py", f"resume={run}"] if (run / RUN).is_file() else command(variant, run))
-        same = same_training(run, undisturbed[variant])
-        if same:
-            shutil.rmtree(run)
-        yield Kill("train", variant, target, after_s, n_commands, same, said)
+        try:
+            yield _kill_and_finish(command(variant, run), run, variant, target, moment, seconds[variant], undisturbed[variant])
+        except TortureError as error:
+            yield Kill("train", variant, target, 0.0, 0, False, str(error))
+
+
+def _kill_and_finish(command: list[str], run: Path, variant: str, target: str, moment: float, seconds: float, undisturbed: Path) -> Kill:
+    """One kill of one training, which is then gone on with until it is finished, and compared."""
+    for _ in range(10):
+        hit = _kill_training(command, run, target, moment, seconds)
+        if hit:
+            break
+        shutil.rmtree(run)  # it was over before it was hit
+        moment *= 0.7
+    else:
+        raise TortureError(f"{target} of {variant} could not be hit")
+    after_s, said = hit
+    n_commands = 1
+    while not is_finished(run):
+        n_commands += 1
+        if n_commands > 5:
+            raise TortureError(f"{run}: not finished after {n_commands} commands")
+        _finish(["train.py", f"resume={run}"] if (run / RUN).is_file() else command)
+    same = same_training(run, undisturbed)
+    if same:
+        shutil.rmtree(run)
+    return Kill("train", variant, target, after_s, n_commands, same, said)
 
 
 def _kill_training(command: list[str], run: Path, target: str, moment: float, seconds: float) -> tuple[float, str] | None:
     """Starts a training and kills it, or its helper: (seconds until then, its last words); None if it ended before it was hit."""
-    start, log = time.monotonic(), run.with_suffix(".log")
-    with log.open("wb") as out, subprocess.Popen([sys.executable, str(PROJECT / command[0]), *command[1:]], stdout=out, stderr=out, cwd=PROJECT) as process:
+    start, console = time.monotonic(), run.with_suffix(".log")
+    with console.open("wb") as out, subprocess.Popen([sys.executable, str(PROJECT / command[0]), *command[1:]], stdout=out, stderr=out, cwd=PROJECT) as process:
         victim = _victim(process, run, target, start, moment, seconds)
         hit = victim is not None and kill(victim)
         after_s = time.monotonic() - start
@@ -142,8 +159,8 @@ def _kill_training(command: list[str], run: Path, target: str, moment: float, se
             process.wait(SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
-            raise TortureError(f"{run}: it hung after its {target} was killed; it said:\n{log.read_text(errors='replace')[-2000:]}") from None
-    said = log.read_text(errors="replace").strip().splitlines()
+            raise TortureError(f"{run}: it hung after its {target} was killed; it said:\n{console.read_text(errors='replace')[-2000:]}") from None
+    said = console.read_text(errors="replace").strip().splitlines()
     if not hit or victim is None:
         return None
     if victim.pid == process.pid:
@@ -219,6 +236,8 @@ def _prepare(folder: Path, mini: Path, n_kills: int, rng: np.random.Generator) -
     def command(stores: Path) -> list[str]:
         return ["scripts/prepare.py", f"data.root={mini}", f"data.store_dir={stores}", "data.image_size=224", f"hydra.run.dir={folder / 'prepare'}"]
 
+    if not n_kills:
+        return
     undisturbed = folder / "stores_undisturbed"
     _finish(command(undisturbed))
     for number in tqdm(range(n_kills), desc="killing prepare", unit="kill", disable=None):
