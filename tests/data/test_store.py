@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,3 +158,16 @@ def test_a_folder_of_films_that_vanishes_stops_preparing_and_costs_no_film(tmp_p
     assert len(read) < 40
     assert np.array_equal(resumed.images, undisturbed.images)
     assert resumed.quarantine == {}
+
+
+def test_a_store_that_is_overwritten_or_cut_after_it_was_opened_is_noticed(tmp_path: Path, films: dict[str, Path]) -> None:
+    images = tmp_path / "store/images.npy"
+    for change in (lambda: images.write_bytes(images.read_bytes()[:-1] + b"\0"), lambda: os.truncate(images, 5000)):
+        shutil.rmtree(tmp_path / "store", ignore_errors=True)
+        build(tmp_path / "store", films)
+        os.utime(images, ns=(0, 0))  # so that the change has another time, however coarse the clock of the disk
+        store = open_store(tmp_path / "store")
+        store.require_unchanged()
+        change()
+        with pytest.raises(StoreError, match=r"images\.npy was changed while it was read"):
+            store.require_unchanged()
