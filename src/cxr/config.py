@@ -254,6 +254,27 @@ class EvaluateConfig:
 
 
 @dataclass
+class CompareConfig:
+    """What scripts/compare.py takes."""
+
+    runs: list[str] = key(MISSING, "finished run folders, two or more: [A,B]; runs that differ in their seed alone are one candidate")
+    may_differ: list[str] = key([], "fields of the protocol that may differ between them, as the refusal names them")
+    intersection: bool = key(False, "compare on the films that all runs predicted, where they predicted different ones")
+    root: str | None = key(None, "the data set's folder, if it moved since the runs")
+    expert_labels: str | None = key(None, "the expert labels' folder, if it moved since the runs")
+    report: Report = field(default_factory=Report)
+
+
+@dataclass
+class EnsembleConfig:
+    """What scripts/ensemble.py takes."""
+
+    runs: list[str] = key(MISSING, "finished run folders, two or more: [A,B]")
+    root: str | None = key(None, "the data set's folder, if it moved since the runs")
+    expert_labels: str | None = key(None, "the expert labels' folder, if it moved since the runs")
+
+
+@dataclass
 class AuditConfig:
     """What scripts/audit_labels.py takes: where the labels lie, and the draws behind the intervals."""
 

@@ -4,8 +4,9 @@ import json
 import logging
 import platform
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 from omegaconf import OmegaConf
@@ -18,13 +19,15 @@ from cxr.cohort.experts import HELD_OUT, JURY, TEST_SETS
 from cxr.cohort.experts import SOURCE as EXPERT_SOURCE
 from cxr.cohort.findings import NIH_FINDINGS, UNIONS, text_mined
 from cxr.cohort.splits import Splits
-from cxr.config import AuditConfig, Data, EvaluateConfig
+from cxr.config import AuditConfig, Data, EvaluateConfig, Macro, Operating, ReferenceMapping, Report
 from cxr.resume import EVALUATION, file_sha256
 from cxr.run import RunError
 from cxr.run.provenance import git_commit, now, validation_in_words
 from cxr.run.study import Study, load_study, log_study
 
 if TYPE_CHECKING:
+    from cxr.report.predictions import Predictions
+    from cxr.report.protocol import Frozen
     from cxr.report.reference import ReferenceSet
 
 log = logging.getLogger(__name__)
@@ -35,19 +38,42 @@ MINED = (*NIH_FINDINGS, *UNIONS)
 # a third label file, a sample on Kaggle, is a part of one of these
 NIH_RELEASES = LABEL_FILES[:2]
 
+EVALUATION_KINDS: dict[str, type] = {"macro": Macro, "mapping": ReferenceMapping, "operating": Operating, "report": Report}
+
+
+class ReadConfig(NamedTuple):
+    """A run's configuration: all of it as plain values, and where its data lies."""
+
+    plain: dict[str, Any]
+    data: Data
+
+
+def read_config(run_dir: Path, *, root: str | None, expert_labels: str | None) -> ReadConfig:
+    """Of a finished run.
+
+    Args:
+        run_dir: its folder.
+        root, expert_labels: where its data and labels lie now, if they moved.
+
+    Raises:
+        RunError: it is no run folder.
+    """
+    if not (run_dir / "config.yaml").is_file():
+        raise RunError(f"{run_dir}: no run folder, for it holds no config.yaml")
+    plain: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))  # type: ignore[assignment]
+    plain["data"] |= {key: value for key, value in {"root": root, "expert_labels": expert_labels}.items() if value}
+    data: Data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Data), plain["data"]))  # type: ignore[assignment]
+    for group, kind in EVALUATION_KINDS.items():  # a run made before a key existed gets its default
+        plain[group] = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(kind), plain.get(group, {})))
+    return ReadConfig(plain, data)
+
 
 def evaluate(config: EvaluateConfig) -> None:
     """Rebuilds the report of a finished run from its files and the label files alone; torch is not needed."""
     from hydra.core.hydra_config import HydraConfig
 
     run_dir = Path(config.run).absolute()
-    if not (run_dir / "config.yaml").is_file():
-        raise RunError(f"run={config.run}: no run folder, for it holds no config.yaml")
-    plain: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))  # type: ignore[assignment]
-    plain["data"] |= {key: value for key, value in {"root": config.root, "expert_labels": config.expert_labels}.items() if value}
-    data: Data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Data), plain["data"]))  # type: ignore[assignment]
-    for group in EVALUATION:  # a run made before a key existed gets its default
-        plain[group] = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(type(getattr(config, group))), plain.get(group, {})))
+    plain, data = read_config(run_dir, root=config.root, expert_labels=config.expert_labels)
     for override in HydraConfig.get().overrides.task:  # what was typed wins over the run's, and what was not keeps it
         group, _, key = override.partition("=")[0].lstrip("+").partition(".")
         if group in EVALUATION:
@@ -110,41 +136,17 @@ def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> tuple[di
     from cxr.report import figures, render
     from cxr.report.evaluate import evaluate as evaluate_predictions
     from cxr.report.evaluate import prevalences
-    from cxr.report.mapping import make_mapping
     from cxr.report.predictions import read_predictions
-    from cxr.report.protocol import freeze, record_look
+    from cxr.report.protocol import record_look
 
-    path = run_dir / "predictions.parquet"
+    path, settings = run_dir / "predictions.parquet", plain["report"]
     references = reference_sets(study)
-    validation = read_predictions(path, splits=("val", "expert_validation"))
-    _refuse_strangers(validation.table, study.splits)
-    settings, mapping = plain["report"], plain["mapping"]
-    if "train_prevalence" not in validation.metadata:
-        raise RunError(f"{path}: it does not say how common the findings were in training, which the mapping needs: predicted by an older version; train again")
-    frozen = freeze(
-        validation,
-        references,
-        make_mapping(
-            validation,
-            references.get("four_findings_validation"),
-            method=mapping["method"],
-            airspace_opacity=mapping["airspace_opacity"],
-            nodule_or_mass=mapping["nodule_or_mass"],
-            prevalence=validation.metadata["train_prevalence"],
-            seed=settings["seed"],
-        ),
-        targets={rule: plain["operating"][rule] for rule in ("specificity", "sensitivity")},
-        primary_endpoint=f"macro AUROC on {'all_findings_test' if study.experts else 'nih_test'}",
-        settings={
-            **{key: settings[key] for key in ("draws", "reader_draws", "seed")},
-            **{key: plain["operating"][key] for key in ("rule", "prevalences")},
-            "macro_available": plain["macro"]["available"],
-        },
-    )
+    frozen, validation = freeze_evaluation(run_dir, plain, references)
+    refuse_strangers(validation.table, study.splits)
     # from here on the test predictions are known, and nothing above may change without another line in that file
     looks = record_look(run_dir / "looks.jsonl", frozen, checkpoint_sha256=validation.metadata["checkpoint_sha256"])
     predictions = read_predictions(path)
-    _refuse_strangers(predictions.table, study.splits)
+    refuse_strangers(predictions.table, study.splits)
     train_val = _with_text_mined(study, pd.concat([study.splits.train, study.splits.val]))
     sets = evaluate_predictions(predictions, references, frozen, train_val=train_val)
     report = {
@@ -180,7 +182,41 @@ def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> tuple[di
     return report, {title: folder / path.relative_to(building) for title, path in pictures.items()}
 
 
-def _refuse_strangers(table: pd.DataFrame, splits: Splits) -> None:
+def freeze_evaluation(run_dir: Path, plain: Mapping[str, Any], references: "Mapping[str, ReferenceSet]") -> "tuple[Frozen, Predictions]":
+    """Mapping, thresholds and lists of findings of a run, from its validation predictions alone, which are returned too."""
+    from cxr.report.mapping import make_mapping
+    from cxr.report.predictions import read_predictions
+    from cxr.report.protocol import freeze
+
+    path = run_dir / "predictions.parquet"
+    validation = read_predictions(path, splits=("val", "expert_validation"))
+    settings, mapping = plain["report"], plain["mapping"]
+    if "train_prevalence" not in validation.metadata:
+        raise RunError(f"{path}: it does not say how common the findings were in training, which the mapping needs: predicted by an older version; train again")
+    frozen = freeze(
+        validation,
+        references,
+        make_mapping(
+            validation,
+            references.get("four_findings_validation"),
+            method=mapping["method"],
+            airspace_opacity=mapping["airspace_opacity"],
+            nodule_or_mass=mapping["nodule_or_mass"],
+            prevalence=validation.metadata["train_prevalence"],
+            seed=settings["seed"],
+        ),
+        targets={rule: plain["operating"][rule] for rule in ("specificity", "sensitivity")},
+        primary_endpoint=f"macro AUROC on {'all_findings_test' if 'all_findings_test' in references else 'nih_test'}",
+        settings={
+            **{key: settings[key] for key in ("draws", "reader_draws", "seed")},
+            **{key: plain["operating"][key] for key in ("rule", "prevalences")},
+            "macro_available": plain["macro"]["available"],
+        },
+    )
+    return frozen, validation
+
+
+def refuse_strangers(table: pd.DataFrame, splits: Splits) -> None:
     for split, predicted in table.groupby("split").image_id:
         strangers = predicted[~predicted.isin(getattr(splits, str(split)).image_id)]
         if len(strangers):

@@ -1,0 +1,94 @@
+"""Mirrors run/comparing.py: the real command on finished runs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import call
+
+
+@pytest.fixture(scope="module")
+def twice(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A finished run and its copy."""
+    folder = tmp_path_factory.mktemp("runs")
+    one, copy = (shutil.copytree(finished_run, folder / name, ignore=shutil.ignore_patterns("checkpoints", "wandb")) for name in ("one", "copy"))
+    return one, copy
+
+
+def compare(into: Path, *runs: Path, more: tuple[str, ...] = ()):
+    return call("scripts/compare.py", f"runs=[{','.join(map(str, runs))}]", f"hydra.run.dir={into}", "report.draws=100", *more)
+
+
+def test_two_copies_of_one_run_differ_by_nothing(tmp_path: Path, twice: tuple[Path, Path]) -> None:
+    done = compare(tmp_path / "comparison", *twice)
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "comparison/compare.json").read_text())
+    assert {tuple(of["runs"]) for of in told["candidates"].values()} == {(f"{run.parent.name}/{run.name}",) for run in twice}
+    n_compared = 0
+    for part in told["reference_sets"].values():
+        for row in part["findings"].values():
+            for found in (row["differences"] or {}).values():
+                assert (found["value"], found["p"]) == (0, 1)
+                n_compared += 1
+    assert n_compared > 30
+    assert str(tmp_path / "comparison/compare.html") in done.stdout
+    assert str(tmp_path.parent) not in json.dumps(told)  # folders of this machine are nobody's business
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_candidate_named_by_what_differs(tmp_path: Path, twice: tuple[Path, Path]) -> None:
+    one, other = twice
+    runs = [one]
+    for name, seed, rate in (("seed", 1, 0.003), ("rate", 0, 0.001)):
+        folder = shutil.copytree(other, tmp_path / name)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["seed"], config["optim"]["lr"] = seed, rate
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        runs.append(folder)
+    done = compare(tmp_path / "comparison", *runs)
+    assert done.returncode == 0, done.stderr
+    candidates = json.loads((tmp_path / "comparison/compare.json").read_text())["candidates"]
+    assert {name: len(of["runs"]) for name, of in candidates.items()} == {"optim.lr=0.003": 2, "optim.lr=0.001": 1}
+
+
+def test_what_cannot_be_compared_is_one_line_and_looks_at_nothing(tmp_path: Path, twice: tuple[Path, Path]) -> None:
+    one, other = twice
+    looks = (one / "looks.jsonl").read_bytes()
+
+    def refused(*runs: Path, more: tuple[str, ...] = ()) -> str:
+        done = compare(tmp_path / "comparison", *runs, more=more)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert not (tmp_path / "comparison/compare.json").exists()
+        return done.stderr
+
+    assert "two or more different run folders" in refused(one)
+    assert "is no finished run" in refused(one, tmp_path / "absent")
+    changed = shutil.copytree(other, tmp_path / "changed")
+    report = json.loads((changed / "report/report.json").read_text())
+    report["protocol"]["labels"]["release"] = "2017"
+    (changed / "report/report.json").write_text(json.dumps(report))
+    assert "labels.release: v2020 / 2017" in refused(one, changed)
+    torn = shutil.copytree(other, tmp_path / "torn")
+    (torn / "predictions.parquet").write_bytes((torn / "predictions.parquet").read_bytes()[:-100])
+    assert "predictions.parquet" in refused(one, torn)
+    (torn / "predictions.parquet").unlink()
+    assert "predictions.parquet" in refused(one, torn)
+    assert (one / "looks.jsonl").read_bytes() == looks
+
+
+def test_an_ensemble_is_a_run_like_any_other(tmp_path: Path, twice: tuple[Path, Path]) -> None:
+    """Of a run and its copy it is that run again, but for the rounding of a mean."""
+    folder = tmp_path / "ensemble"
+    done = call("scripts/ensemble.py", f"runs=[{','.join(map(str, twice))}]", f"hydra.run.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    report, of_one = (json.loads((run / "report/report.json").read_text()) for run in (folder, twice[0]))
+    assert report["protocol"]["members"] == [f"{run.parent.name}/{run.name}" for run in twice]
+    for name, part in of_one["reference_sets"].items():
+        for finding, row in part["findings"].items():
+            if row["auroc"]:
+                assert report["reference_sets"][name]["findings"][finding]["auroc"]["value"] == pytest.approx(row["auroc"]["value"], abs=2e-3)
+    done = compare(tmp_path / "comparison", twice[0], folder)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / "comparison/compare.json").read_text())["candidates"]) == 2
+    assert call("scripts/evaluate.py", f"run={folder}", f"hydra.run.dir={tmp_path / 'evaluate'}").returncode == 0
