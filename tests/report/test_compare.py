@@ -127,15 +127,15 @@ def test_the_paired_interval_covers_a_known_difference() -> None:
 # --- what cannot be compared ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_different_protocols_are_refused_by_field_unless_the_user_knows(references: dict[str, ReferenceSet]) -> None:
-    one = run("one", references, 1)
-    other = run("other", references, 2, model="b", labels={"release": "2017", "sha256": "cd"}, evaluation={"mapping": {"method": "probe"}})
+def test_different_protocols_are_refused_by_field_unless_the_user_knows() -> None:
+    other = PROTOCOL | {"model": "b", "labels": {"release": "2017", "sha256": "cd"}, "evaluation": {"mapping": {"method": "probe"}}}
     with pytest.raises(CompareError, match=r"one and other .*labels\.release: v2020 / 2017; labels\.sha256: ab / cd; evaluation\.mapping\.method: max / probe"):
-        require_one_protocol([one, other], [])
+        require_one_protocol({"one": PROTOCOL, "other": other}, [])
     with pytest.raises(CompareError, match=r"may_differ=\[evaluation\.mapping\.method\]"):
-        require_one_protocol([one, other], ["labels"])
-    require_one_protocol([one, other], ["labels", "evaluation.mapping.method"])
-    require_one_protocol([one, run("seed", references, 3, commit="x", image_size=512)], [])  # the recipe is what is compared
+        require_one_protocol({"one": PROTOCOL, "other": other}, ["labels"])
+    require_one_protocol({"one": PROTOCOL, "other": other}, ["labels", "evaluation.mapping.method"])
+    recipe = PROTOCOL | {"seed": 3, "commit": "x", "image_size": 512, "members": ["a", "b"]}
+    require_one_protocol({"one": PROTOCOL, "recipe": recipe}, [])  # which is what is compared
 
 
 def test_different_films_are_refused_and_compared_on_those_in_common_if_asked(references: dict[str, ReferenceSet]) -> None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from cxr.report.evaluate import count, undefined
 from cxr.report.mapping import FindingMapping
+from cxr.report.pages import flat
 from cxr.report.predictions import Predictions
 from cxr.report.protocol import macro_list
 from cxr.report.reading import estimate, too_few_patients
@@ -52,28 +53,26 @@ class Run:
     protocol: Mapping[str, Any]
 
 
-def require_one_protocol(runs: Sequence[Run], may_differ: Sequence[str]) -> None:
+def require_one_protocol(protocols: Mapping[str, Mapping[str, Any]], may_differ: Sequence[str]) -> None:
     """Raises CompareError, with every field and its values, where runs were evaluated by different protocols.
 
     Args:
-        runs: the first is what the others are held against.
+        protocols: name of a run -> the protocol of its report.json; the first is what the others are held against.
         may_differ: dotted fields that the user knows to differ, or beginnings of such.
     """
-    stamps = [dict(_stamp(run.protocol)) for run in runs]
-    for run, stamp in zip(runs[1:], stamps[1:], strict=True):
-        fields = [field for field in dict.fromkeys([*stamps[0], *stamp]) if stamps[0].get(field) != stamp.get(field)]
+    (first, usual), *others = ((name, dict(_stamp(protocol))) for name, protocol in protocols.items())
+    for name, stamp in others:
+        fields = [field for field in dict.fromkeys([*usual, *stamp]) if usual.get(field) != stamp.get(field)]
         refused = [field for field in fields if not any(field == may or field.startswith(f"{may}.") for may in may_differ)]
         if refused:
-            told = "; ".join(f"{field}: {stamps[0].get(field)} / {stamp.get(field)}" for field in refused)
+            told = "; ".join(f"{field}: {usual.get(field)} / {stamp.get(field)}" for field in refused)
             raise CompareError(
-                f"{runs[0].name} and {run.name} were evaluated by different protocols, and their numbers are about different things ({told})."
+                f"{first} and {name} were evaluated by different protocols, and their numbers are about different things ({told})."
                 f" If you know why, name what may differ: may_differ=[{','.join(refused)}]"
             )
 
 
 def _stamp(protocol: Mapping[str, Any]) -> list[tuple[str, str]]:
-    from cxr.report.pages import flat
-
     kept = {key: value for key, value in protocol.items() if key not in RECIPE}
     if isinstance(kept.get("evaluation"), Mapping):
         kept["evaluation"] = {key: value for key, value in kept["evaluation"].items() if key not in OF_THE_MODEL}

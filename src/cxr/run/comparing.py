@@ -42,7 +42,7 @@ def compare(config: CompareConfig) -> None:
     # protocols first, from validation predictions alone: a comparison that is refused has looked at no test film
     frozen = [freeze_evaluation(one.folder, one.plain, references) for one in finished]
     runs = [Run(_name(one.folder, finished), validation, protocol.mapping, one.protocol) for one, (protocol, validation) in zip(finished, frozen, strict=True)]
-    require_one_protocol(runs, config.may_differ)
+    require_one_protocol({run.name: run.protocol for run in runs}, config.may_differ)
     for i, (one, (protocol, validation)) in enumerate(zip(finished, frozen, strict=True)):
         record_look(one.folder / "looks.jsonl", protocol, checkpoint_sha256=validation.metadata["checkpoint_sha256"])
         predictions = read_predictions(one.folder / "predictions.parquet")
@@ -86,8 +86,7 @@ def ensemble(config: EnsembleConfig) -> None:
     predictions = [read_predictions(one.folder / "predictions.parquet") for one in finished]
     for one in predictions:
         refuse_strangers(one.table, study.splits)
-    mapping = freeze_evaluation(finished[0].folder, finished[0].plain, reference_sets(study))[0].mapping
-    require_one_protocol([Run(name, one, mapping, of.protocol) for name, one, of in zip(members, predictions, finished, strict=True)], [])
+    require_one_protocol({name: one.protocol for name, one in zip(members, finished, strict=True)}, [])
     joined = average(dict(zip(members, predictions, strict=True)))
 
     into = Path(HydraConfig.get().runtime.output_dir)
