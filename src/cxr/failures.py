@@ -2,6 +2,7 @@
 
 import errno
 import re
+import time
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -42,5 +43,6 @@ def explain(error: BaseException, run_dir: Path) -> str | None:
         if own and type(error).__module__.startswith("cxr."):
             return f"{own[-1].strip()}. {go_on}"
     if "Connection closed by peer" in text or "Connection reset by peer" in text or type(error).__name__ == "DistNetworkError":
+        time.sleep(1)  # `cxr.model.interruption.watch_children` looks twice a second which one it was, and speaks first
         return f"another process of this job has ended, and said why above. {go_on}"
     return None
