@@ -1,6 +1,6 @@
 """Many epochs of the tiny network by the real command: memory, open files and disk do not grow.
 
-`CXR_EPOCHS=200 pytest tests/test_endurance.py -s` prints them for 200 epochs; without it there are 30.
+`CXR_EPOCHS=200 pytest tests/test_endurance.py -s` prints them for 200 epochs; without it there are 20.
 """
 
 import os
@@ -15,7 +15,7 @@ import numpy as np
 from cxr.config import PROJECT
 from cxr.trials.processes import descendants, look_at
 
-EPOCHS = int(os.environ.get("CXR_EPOCHS", "30"))
+EPOCHS = int(os.environ.get("CXR_EPOCHS", "20"))
 SETTINGS = (
     *(f"trainer.max_epochs={EPOCHS}", "data.batch_size=160", "data.image_size=32", "data.num_workers=1", "trainer.checkpoint_every_minutes=0.02"),
     *("data.expert_labels=null", "report.draws=100", "report.reader_draws=100"),

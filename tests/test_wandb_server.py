@@ -1,6 +1,7 @@
 """Logging over the network, against a server on this machine: one run however often it was interrupted, and no run lost to a server that is gone."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -54,22 +55,40 @@ def curves(server: WandbServer) -> dict[str, dict[int, set[float]]]:
 
 def sync(server: WandbServer, *folders: Path) -> None:
     program = Path(sys.executable).with_name("wandb")
-    subprocess.run([program, "sync", "--include-online", *folders], env=server.client_environment("online"), check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        [program, "sync", "--include-online", "--no-skip-synced", *folders],
+        env=server.client_environment("online"),
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
 
 
-@pytest.mark.parametrize(("mode", "end"), [("online", "killed"), ("offline", "killed"), ("offline", "ended")])
-def test_the_parts_of_a_run_become_one_run_that_has_every_step(tmp_path: Path, mode: str, end: str) -> None:
+EVERY_STEP = {
+    "train/loss": {step: {1 / (step + 1)} for step in range(0, 90, 10)},
+    "val/auroc_macro": {step + 1: {step / 100} for step in range(0, 90, 10)},
+}
+
+
+def test_a_killed_run_and_the_one_that_goes_on_are_one_run_that_has_every_step(tmp_path: Path) -> None:
     with WandbServer() as server:
-        part(server, tmp_path, mode, 0, 50, end)
-        part(server, tmp_path, mode, 30, 90)
-        if mode == "offline":
-            parts = sorted(tmp_path.glob("wandb/offline-run-*"))
-            assert len(parts) == 2
-            # what W&B wrote of a killed part may be torn, and `wandb sync` then sends nothing; the last one tells the whole curve
-            sync(server, *(parts if end == "ended" else [tmp_path / "wandb/latest-run"]))
-        found = curves(server)
-    assert found["train/loss"] == {step: {1 / (step + 1)} for step in range(0, 90, 10)}
-    assert found["val/auroc_macro"] == {step + 1: {step / 100} for step in range(0, 90, 10)}
+        part(server, tmp_path, "online", 0, 50, "killed")
+        part(server, tmp_path, "online", 30, 90)
+        assert curves(server) == EVERY_STEP
+
+
+def test_offline_parts_become_one_run_and_the_last_of_them_tells_every_step(tmp_path: Path) -> None:
+    with WandbServer() as server:
+        part(server, tmp_path, "offline", 0, 50)
+        part(server, tmp_path, "offline", 30, 90)
+        first, last = sorted(tmp_path.glob("wandb/offline-run-*"))
+        sync(server, first, last)
+        assert curves(server) == EVERY_STEP
+    # what W&B wrote of a killed part may be torn, and `wandb sync` of both then sends nothing
+    os.truncate(next(first.glob("*.wandb")), 100)
+    with WandbServer() as server:
+        sync(server, tmp_path / "wandb/latest-run")
+        assert curves(server) == EVERY_STEP
 
 
 def test_a_training_whose_server_goes_away_ends_as_if_it_had_not(mini: Path, tmp_path: Path) -> None:
