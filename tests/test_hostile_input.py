@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr import resume, tracking
-from cxr.cohort.catalogue import find_images
+from cxr.cohort.catalogue import find_images, load_catalogue
 from cxr.cohort.findings import NIH_FINDINGS, LabelError, parse_finding_lists, read_table
-from cxr.report.predictions import read_predictions, write_predictions
+from cxr.report.predictions import PredictionsError, read_predictions, write_predictions
 
 # what a file system lets a folder be called, without ${...}, which OmegaConf fills in
 FOLDERS = st.text(st.characters(exclude_characters="\0/${", exclude_categories=["Cs"]), min_size=1, max_size=40).filter(lambda name: name not in (".", ".."))
@@ -62,6 +62,28 @@ def test_links_that_loop_pipes_and_folders_are_no_films(tmp_path: Path) -> None:
     (tmp_path / "images_001").symlink_to(tmp_path)  # a folder within itself
     found = find_images(tmp_path, pd.Series([f"00000001_00{i}.png" for i in range(5)]))
     assert found == {"00000001_000.png": folder / "00000001_000.png"}
+
+
+def test_a_label_file_without_a_row_is_refused(tmp_path: Path) -> None:
+    """Found by scripts/fuzz.py: cut off within its header."""
+    header = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,Or"
+    (tmp_path / "Data_Entry_2017_v2020.csv").write_text(header)
+    for name in ("train_val_list.txt", "test_list.txt"):
+        (tmp_path / name).write_text("00000001_000.png")
+    with pytest.raises(LabelError, match=r"v2020\.csv: no row"):
+        load_catalogue(tmp_path)
+
+
+def test_predictions_whose_names_are_no_text_are_refused(tmp_path: Path) -> None:
+    """Found by scripts/fuzz.py: arrow hands over what is not UTF-8, and fails when it is looked at."""
+    path = tmp_path / "predictions.parquet"
+    table = pd.DataFrame({"image_id": ["00000001_000.png"], "patient_id": [1], "split": ["val"], "logit_Mass": np.zeros(1, np.float32)})
+    write_predictions(path, table, {})
+    content = path.read_bytes()
+    assert b"00000001_000.png" in content
+    path.write_bytes(content.replace(b"00000001_000.png", b"00000001_\xb000.png"))
+    with pytest.raises(PredictionsError, match=r"predictions\.parquet"):
+        read_predictions(path)
 
 
 # --- for any input at all ---------------------------------------------------------------------------------------------------------------------------

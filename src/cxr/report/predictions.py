@@ -82,11 +82,12 @@ def read_predictions(path: Path, splits: tuple[str, ...] = SPLITS) -> Prediction
         kept = (arrow.schema.metadata or {}).get(CHECKSUM_KEY, b"").decode()
         metadata = json.loads(told)
         table: pd.DataFrame = arrow.replace_schema_metadata(None).to_pandas()
+        is_whole = kept == _checksum(table, told)  # the first to look at every value
     except PredictionsError:
         raise
     except Exception as error:  # whatever arrow says of a file that is damaged, or none
         raise PredictionsError(f"{path}: not a whole predictions file ({(str(error).splitlines() or [type(error).__name__])[0][:200]})") from error
-    if kept != _checksum(table, told):
+    if not is_whole:
         raise PredictionsError(f"{path}: it is not what was written, for its checksum is wrong; predict again")
     findings = [column.removeprefix("logit_") for column in table.columns if column.startswith("logit_")]
     missing = [column for column in ("image_id", "patient_id", "split") if column not in table.columns]
