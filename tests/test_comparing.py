@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from commands import call
+from test_tracking import records
 
 
 @pytest.fixture(scope="module")
@@ -17,12 +18,12 @@ def twice(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return one, copy
 
 
-def compare(into: Path, *runs: Path, more: tuple[str, ...] = ()):
-    return call("scripts/compare.py", f"runs=[{','.join(map(str, runs))}]", f"hydra.run.dir={into}", "report.draws=100", *more)
+def compare(into: Path, *runs: Path, more: tuple[str, ...] = (), wandb: str = "disabled"):
+    return call("scripts/compare.py", f"runs=[{','.join(map(str, runs))}]", f"hydra.run.dir={into}", "report.draws=100", *more, WANDB_MODE=wandb)
 
 
 def test_two_copies_of_one_run_differ_by_nothing(tmp_path: Path, twice: tuple[Path, Path]) -> None:
-    done = compare(tmp_path / "comparison", *twice)
+    done = compare(tmp_path / "comparison", *twice, wandb="offline")
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "comparison/compare.json").read_text())
     assert {tuple(of["runs"]) for of in told["candidates"].values()} == {(f"{run.parent.name}/{run.name}",) for run in twice}
@@ -35,6 +36,14 @@ def test_two_copies_of_one_run_differ_by_nothing(tmp_path: Path, twice: tuple[Pa
     assert n_compared > 30
     assert str(tmp_path / "comparison/compare.html") in done.stdout
     assert str(tmp_path.parent) not in json.dumps(told)  # folders of this machine are nobody's business
+    found = records(tmp_path / "comparison")
+    run = next(record.run for record in found if record.WhichOneof("record_type") == "run")
+    assert (run.run_group, run.job_type) == ("compare", "compare")
+    logged = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for record in found for item in record.history.item}
+    for name, part in told["reference_sets"].items():
+        defined = [finding for finding, row in part["findings"].items() if row["auroc"]]
+        assert logged[f"compare/{name}/nrows"] == 2 * (len(defined) + bool(part["macro"]["auroc"]))
+    assert logged["compare/page/_type"] == "html-file"
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_candidate_named_by_what_differs(tmp_path: Path, twice: tuple[Path, Path]) -> None:

@@ -23,12 +23,15 @@ SETTINGS = (
 
 
 def used_by(pid: int) -> tuple[float, int]:
-    """(memory in MB, open files) of a process and all below it; memory that they share is counted once."""
+    """(memory in MB, open files) of a process and all below it; memory that they share is counted once.
+
+    Without mapped files: of those, libraries above all, a process is charged less or more as other processes of the machine come and go.
+    """
     memory, files = 0.0, 0
     for number in [pid, *(child.pid for child in descendants(pid))]:
         try:
             rollup = Path(f"/proc/{number}/smaps_rollup").read_text().splitlines()
-            memory += sum(int(line.split()[1]) for line in rollup if line.startswith(("Pss:", "SwapPss:"))) / 1024
+            memory += sum(int(line.split()[1]) for line in rollup if line.startswith(("Pss_Anon:", "Pss_Shmem:", "SwapPss:"))) / 1024
             files += len(os.listdir(f"/proc/{number}/fd"))
         except OSError:
             continue  # it has just ended
@@ -72,6 +75,6 @@ def test_epochs_grow_nothing(mini: Path, tmp_path: Path) -> None:
             )
         )
     (memory, files, disk, *_), late = parts[0], parts[-1]
-    assert late[0] < memory * 1.1 + 30  # it comes in steps of some 40 MB, as the allocators of torch and of W&B take it
+    assert late[0] < memory * 1.05 + 10
     assert late[1] <= files + 5
     assert late[2] < disk + 0.1

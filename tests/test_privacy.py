@@ -4,6 +4,7 @@
 """
 
 import json
+import platform
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -17,10 +18,17 @@ from test_tracking import records
 from cxr.cohort.experts import FILES as EXPERT_FILES
 from cxr.cohort.findings import ALL_FINDINGS, FOUR_FINDINGS, NIH_FINDINGS
 from cxr.config import PROJECT
+from cxr.report.charts import CALIBRATION_AXES, PRECISION_RECALL_AXES
+from cxr.report.drawing import ROC_AXES
+from cxr.report.wording import spell
 
 FINDINGS = {*NIH_FINDINGS, *FOUR_FINDINGS, *ALL_FINDINGS}
 SETS = {"nih_val", "nih_test", *EXPERT_FILES}
 FILM = re.compile(r"\d{8}_\d{3}")
+AXES = {*ROC_AXES, *PRECISION_RECALL_AXES, *CALIBRATION_AXES}
+OF_WANDB = r"run-\w+-[\w-]+|wandb-[\w.-]+|requirements\.txt|config\.yaml|wandb/lineseries/v0|\$\{runSets\}|_defaultColorIndex"
+CHART_TABLE = rf"(media/table/)?Custom Chart Tables/charts/({'|'.join(SETS)})/(roc|precision_recall|reliability)_table"
+MEDIA = r"(media/|test/)[\w/.-]+"
 # of W&B's own transport, which no server is told: numbers of records, and where a file of this machine is fetched from
 TRANSPORT = ("num", "Info/", "control/", "step", "artifact/manifest/contents/localPath")
 
@@ -53,8 +61,12 @@ def kind_of(text: str) -> str:
         return "version"
     if re.fullmatch(r"[0-9a-f]{8,64}(-dirty)?|[0-9a-z]{100,}|[\w+/]{22}==", text):
         return "hash"
-    if re.fullmatch(r"(wandb-client-artifact://\w+(:latest)?/)?(media/|test/)[\w/.-]+|run-\w+-[\w-]+|wandb-[\w.-]+|requirements\.txt|config\.yaml", text):
+    if re.fullmatch(rf"(wandb-client-artifact://\w+(:latest)?/)?({MEDIA}|{CHART_TABLE}[\w.-]*)|{OF_WANDB}", text):
         return "W&B's name"
+    if re.fullmatch(r"val/(auroc_macro|loss)", text):
+        return "metric"
+    if text in AXES or re.fullmatch(rf"({'|'.join(map(spell, SETS))}): (ROC|precision-recall|reliability)", text):
+        return "chart title"
     if re.fullmatch(r'"?[A-Za-z0-9][\w.-]{0,40}"?|', text):
         return "word"
     return "unknown"
@@ -69,7 +81,7 @@ def general(key: str) -> str:
         bare = re.sub(r"_(lo|hi)$", "", part)
         if part in SETS:
             parts[i] = "<set>"
-        elif bare in FINDINGS and parts[0] in ("val", "test"):
+        elif bare in FINDINGS and parts[0] in ("val", "test", "best"):
             parts[i] = part.replace(bare, "<finding>")
     return "/".join(parts)
 
@@ -99,10 +111,13 @@ def what_would_be_sent(folder: Path) -> Found:
     (place,) = folder.glob("wandb/offline-run-*")
     for file in (path for path in (place / "files").rglob("*") if path.is_file()):
         if file.name.endswith(".table.json"):
+            name = re.sub(r"_\d+_\w+\.table\.json$", "", file.name)
             for _, value in leaves(json.loads(file.read_text())):
-                add("table", file.name.split("_")[0], value)
+                add("table", name, value)
         elif file.suffix == ".png":
             add("picture", re.sub(r".*", "<figure>", file.name, count=1), None)
+        elif file.suffix == ".html":
+            add("page", file.name.split("_")[0], None)
         elif file.name == "requirements.txt":
             for line in file.read_text().split():
                 add("file", file.name, line)
@@ -144,7 +159,10 @@ def test_no_film_and_no_folder_of_this_machine_is_named(finished_run: Path, mini
     (place,) = finished_run.glob("wandb/offline-run-*")
     sent = b"".join(file.read_bytes() for file in [*place.glob("run-*.wandb"), *(place / "files").rglob("*")] if file.is_file())
     assert len(sent) > 1_000_000
-    for name in (*(film.stem for film in (mini / "images").iterdir()), str(mini.parent), str(PROJECT)):
+    named = (film.stem for film in (mini / "images").iterdir())
+    page = next((place / "files/media/html").glob("report_*.html")).read_text()
+    assert f">{platform.node()}<" not in page
+    for name in (*named, str(mini.parent), str(PROJECT)):
         assert name.encode() not in sent
 
 

@@ -3,6 +3,8 @@
 import csv
 import json
 import logging
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from wandb.sdk.internal.datastore import DataStore
 
 from cxr import tracking
 from cxr.tracking import TrackingError, announce, decide_mode
+
+NOWHERE = tracking.Place("p", entity=None, group="g", name="n", job_type="train", tags=[], mode="disabled")
 
 
 def records(folder: Path) -> list:
@@ -58,8 +62,46 @@ def test_an_offline_run_reads_back_with_its_config_and_its_summary_with_interval
         assert logged[f"test/{name}/findings/nrows"] == len(part["findings"])
         readers = part.get("readers", {"n_reads": {}})["n_reads"]
         assert logged.get(f"test/{name}/readers/nrows", 0) == len(readers) * len(part["findings"])
+        n_lines = len(report["reference_sets"][name]["findings"])
+        for kind in ("roc", "precision_recall"):
+            assert 0 < logged[f"Custom Chart Tables/charts/{name}/{kind}_table/nrows"] <= 150 * n_lines
     assert logged["figures/auroc/_type"] == "image-file"
+    assert logged["report/_type"] == "html-file"
     assert [record.exit.exit_code for record in found if record.WhichOneof("record_type") == "exit"] == [0]
+
+
+def test_the_validation_of_the_epoch_that_was_kept_stands_in_the_summary(finished_run: Path) -> None:
+    found = records(finished_run)
+    summary = updates(found, "summary")
+    with (finished_run / "metrics.csv").open(newline="") as file:
+        best = max((row for row in csv.DictReader(file) if row["val/auroc_macro"]), key=lambda row: float(row["val/auroc_macro"]))
+    for metric in ("loss", "auroc_macro", "auroc/Effusion", "auroc/Hernia"):
+        assert summary[f"best/{metric}"] == float(best[f"val/{metric}"])
+    assert summary["best/epoch"] == float(best["epoch"])
+    assert summary["val/auroc_macro/max"] == pytest.approx(float(best["val/auroc_macro"]))
+    (kept,) = [record.metric for record in found if record.WhichOneof("record_type") == "metric" and record.metric.name == "val/auroc_macro"]
+    assert kept.summary.max
+
+
+def test_runs_are_told_apart_by_their_recipe_alone(finished_run: Path) -> None:
+    run = next(record.run for record in records(finished_run) if record.WhichOneof("record_type") == "run")
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert "logger" not in config
+    assert {"root", "store_dir"}.isdisjoint(config["data"])
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", config["commit"])
+
+
+def test_weights_are_sent_as_an_artifact_where_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    loggers = tracking.make_loggers(tmp_path, replace(NOWHERE, mode="offline"), first_process=True, config={}, run_id="abc12345")
+    tracking.log_checkpoint(loggers, tmp_path / "model.safetensors", {"seed": 3})
+    tracking.finish(loggers, 75)
+    found = records(tmp_path)
+    (sent,) = [record.artifact for record in found if record.WhichOneof("record_type") == "artifact" and record.artifact.type == "model"]
+    assert sent.name == "model-abc12345"
+    assert json.loads(sent.metadata) == {"seed": 3}
+    assert [item.path for item in sent.manifest.contents] == ["model.safetensors"]
+    assert [record.exit.exit_code for record in found if record.WhichOneof("record_type") == "exit"] == [75]
 
 
 def test_metrics_come_per_epoch_and_per_finding(finished_run: Path) -> None:
@@ -110,17 +152,16 @@ def test_one_line_says_where_the_run_is_logged(mode: str, caplog: pytest.LogCapt
 
 
 def test_a_disabled_run_writes_metrics_and_starts_no_wandb(tmp_path: Path) -> None:
-    loggers = tracking.make_loggers(tmp_path, mode="disabled", first_process=True, config={}, project="p", entity=None, group="g", tags=[], run_id="r")
+    loggers = tracking.make_loggers(tmp_path, NOWHERE, first_process=True, config={}, run_id="r")
     assert [type(logger).__name__ for logger in loggers] == ["MetricsFile"]
-    tracking.log_report(loggers, {"reference_sets": {}}, {})
-    tracking.finish(loggers, failed=False)
+    tracking.log_report(loggers, {"reference_sets": {}}, tmp_path, {}, {})
+    tracking.finish(loggers, 0)
     assert not (tmp_path / "wandb").exists()
 
 
 def test_metrics_go_on_from_the_step_of_the_checkpoint(tmp_path: Path) -> None:
     def logger(first_step: int):
-        options = {"mode": "disabled", "config": {}, "project": "p", "entity": None, "group": "g", "tags": [], "run_id": "r"}
-        (made,) = tracking.make_loggers(tmp_path, first_process=True, first_step=first_step, **options)
+        (made,) = tracking.make_loggers(tmp_path, NOWHERE, first_process=True, config={}, run_id="r", first_step=first_step)
         return made
 
     def rows() -> list[dict[str, str]]:
@@ -183,7 +224,7 @@ def test_a_wandb_that_dies_is_told_everything_anew(caplog: pytest.LogCaptureFixt
     curves.experiment = Broken()  # its process is killed
     curves.log_metrics({"train/loss": 0.25}, 1)
     assert curves.experiment is begun
-    tracking.finish([curves], failed=False)
+    tracking.finish([curves], 0)
     (told,) = caplog.messages
     assert f"wandb sync {tmp_path}/latest-run" in told
     assert begun.told == [({"train/loss": 0.25}, 1), ({"exit": 0}, -1)]
@@ -202,7 +243,7 @@ def test_a_wandb_that_does_not_come_back_costs_no_training(caplog: pytest.LogCap
         curves = tracking._wandb_curves(Broken(), lambda: [], begin_offline=again, folder=tmp_path)
         for step in range(3):
             curves.log_metrics({"train/loss": 0.25}, step)
-        tracking.log_report([curves], {"reference_sets": {}}, {})
-        tracking.finish([curves], failed=False)
+        tracking.log_report([curves], {"reference_sets": {}}, tmp_path, {}, {})
+        tracking.finish([curves], 0)
         assert len(caplog.messages) == 2
         assert "gets no more of this run" in caplog.messages[1]

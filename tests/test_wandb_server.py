@@ -18,15 +18,15 @@ import os, sys
 from pathlib import Path
 from cxr import tracking
 folder, mode, first, last, killed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5] == "killed"
-settings = dict(config={"seed": 0}, project="cxr", entity=None, group="g", tags=[], run_id="abc12345")
-loggers = tracking.make_loggers(folder, mode=mode, first_process=True, first_step=first, **settings)
+place = tracking.Place("cxr", entity=None, group="g", name="n", job_type="train", tags=[], mode=mode)
+loggers = tracking.make_loggers(folder, place, first_process=True, config={"seed": 0}, run_id="abc12345", first_step=first)
 for logger in loggers:
     for step in range(first, last, 10):
         logger.log_metrics({"train/loss": 1 / (step + 1), "epoch": 0}, step)
         logger.log_metrics({"val/auroc_macro": step / 100}, step)
 if killed:
     os._exit(9)
-tracking.finish(loggers, failed=False)
+tracking.finish(loggers, 0)
 """
 
 

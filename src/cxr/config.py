@@ -171,7 +171,9 @@ class Logger:
     project: str = key("cxr", "W&B project")
     entity: str | None = key(None, "W&B team or user; null is your default")
     group: str | None = key(None, "W&B group; null is the experiment's name")
+    job_type: str = key("train", "W&B job type")
     tags: list[str] = key([], "W&B tags")
+    checkpoint: bool = key(False, "send W&B the weights of the best epoch (model.safetensors) as an artifact")
     wait_seconds: float = key(120.0, "how long the start and the end of a run wait for W&B's server; what it has not got by then, wandb sync sends later")
     describe_machine: bool = key(False, "send W&B the machine's name, the command line and folders too (docs/privacy.md)")
 
@@ -263,6 +265,7 @@ class CompareConfig:
     root: str | None = key(None, "the data set's folder, if it moved since the runs")
     expert_labels: str | None = key(None, "the expert labels' folder, if it moved since the runs")
     report: Report = field(default_factory=Report)
+    logger: Logger = field(default_factory=lambda: Logger(job_type="compare"))
 
 
 @dataclass

@@ -9,8 +9,10 @@ import csv
 import io
 import logging
 import os
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from typing import Any
 from cxr.atomic import write_whole
 
 log = logging.getLogger(__name__)
+
+ENDS = ("value", "lo", "hi")  # of an estimate
+CHOSEN_BY = "val/auroc_macro"  # the checkpoint
 
 
 class TrackingError(ValueError):
@@ -66,34 +71,39 @@ def announce(mode: str) -> None:
     log.info(told[mode])
 
 
-def make_loggers(
-    run_dir: Path,
-    *,
-    mode: str,
-    first_process: bool,
-    config: Mapping[str, Any],
-    project: str,
-    entity: str | None,
-    group: str | None,
-    tags: list[str],
-    run_id: str,
-    may_be_offline: bool = False,
-    wait_seconds: float = 120,
-    describe_machine: bool = False,
-    first_step: int = 0,
-) -> list[Any]:
-    """Lightning's loggers: metrics.csv in the run folder always, and a W&B run unless disabled.
+@dataclass(frozen=True)
+class Place:
+    """Where in W&B a run goes, and how.
 
-    Args:
-        run_dir: the run folder; its name becomes the run's name.
+    Attributes:
+        project, entity, group, name, job_type, tags: of W&B.
         mode: from `decide_mode`.
-        first_process: of the job; the others write to no W&B run.
-        config: the whole resolved configuration, plain values.
-        project, entity, group, tags: of W&B.
-        run_id: of the W&B run; a training that goes on has the id that it began with.
         may_be_offline: where the server does not answer; otherwise that is an error.
         wait_seconds: for the server, at the start of the run and at its end.
         describe_machine: sends the machine's name, folders and command line too.
+    """
+
+    project: str
+    entity: str | None
+    group: str | None
+    name: str
+    job_type: str
+    tags: Sequence[str]
+    mode: str
+    may_be_offline: bool = False
+    wait_seconds: float = 120
+    describe_machine: bool = False
+
+
+def make_loggers(run_dir: Path, place: Place, *, first_process: bool, config: Mapping[str, Any], run_id: str, first_step: int = 0) -> list[Any]:
+    """Lightning's loggers: metrics.csv in the run folder always, and a W&B run unless disabled.
+
+    Args:
+        run_dir: the run folder.
+        place: in W&B.
+        first_process: of the job; the others write to no W&B run.
+        config: the whole resolved configuration, plain values.
+        run_id: of the W&B run; a training that goes on has the id that it began with.
         first_step: optimiser steps that lie behind; what metrics.csv holds of later ones is taken back, for they will be done again.
 
     Raises:
@@ -102,52 +112,72 @@ def make_loggers(
     if not first_process:
         return []
     metrics = _metrics_file(run_dir / "metrics.csv", first_step)
-    if mode == "disabled":
+    if place.mode == "disabled":
         return [metrics]
+    run = _begin(run_dir, place, config, run_id)
+
+    def begin_offline() -> Any:
+        return _begin(run_dir, replace(place, mode="offline"), config, run_id)
+
+    return [metrics, _wandb_curves(run, metrics.rows, begin_offline=begin_offline, folder=run_dir / "wandb")]
+
+
+def _begin(folder: Path, place: Place, config: Mapping[str, Any], run_id: str) -> Any:
+    """A W&B run whose files lie in the folder; TrackingError if W&B does not take it."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb's crash reports go to a third party, with whatever they hold
     import wandb
 
     def begin(mode: str) -> Any:
-        return wandb.init(
+        run = wandb.init(
             id=run_id,
             resume="allow" if mode == "online" else None,  # offline, a second part with the same id: `wandb sync` joins them
-            name=run_dir.name,
-            dir=str(run_dir),
-            project=project,
-            entity=entity,
-            group=group,
-            tags=list(tags),
-            job_type="train",
-            config=dict(config) if describe_machine else _without_folders(config),
+            name=place.name,
+            dir=str(folder),
+            project=place.project,
+            entity=place.entity,
+            group=place.group,
+            tags=list(place.tags),
+            job_type=place.job_type,
+            config=_of_the_study(config, describe_machine=place.describe_machine),
             mode=mode,  # type: ignore[arg-type]
             settings=wandb.Settings(
                 console="off",  # it may name films; the program's own file is in the run folder
                 silent=True,
                 disable_code=True,
-                x_disable_meta=not describe_machine,
-                host=None if describe_machine else "undisclosed",  # an offline run would keep it all the same
+                x_disable_meta=not place.describe_machine,
+                host=None if place.describe_machine else "undisclosed",  # an offline run would keep it all the same
                 disable_git=True,  # it would tell of whatever repository the command was typed in
-                program="train.py",  # and not its folder
-                init_timeout=wait_seconds,
-                finish_timeout=wait_seconds,  # without one, a server that is gone keeps a finished run waiting for days
+                program=f"{place.job_type}.py",  # and not its folder
+                init_timeout=place.wait_seconds,
+                finish_timeout=place.wait_seconds,  # without one, a server that is gone keeps a finished run waiting for days
                 finish_timeout_raises=True,
             ),
         )
+        run.define_metric(CHOSEN_BY, summary="max")  # instead of the last epoch's, in the table of runs
+        return run
 
     try:
-        run = begin(mode)
+        return begin(place.mode)
     except wandb.errors.Error as error:  # it does not answer, or not to this key
         told = f"W&B does not take this run ({str(error).splitlines()[0]})"
-        if mode == "offline" or not may_be_offline:
+        if place.mode == "offline" or not place.may_be_offline:
             raise TrackingError(f"{told}: use logger.mode=offline and send the run later with `wandb sync`, or logger.mode=disabled") from error
-        log.warning("%s: this run is logged offline. `wandb sync %s/wandb/latest-run` sends it later", told, run_dir)
+        log.warning("%s: this run is logged offline. `wandb sync %s/wandb/latest-run` sends it later", told, folder)
         wandb.teardown()  # which still holds the id
-        run = begin("offline")
-    return [metrics, _wandb_curves(run, metrics.rows, begin_offline=lambda: begin("offline"), folder=run_dir / "wandb")]
+        return begin("offline")
+
+
+def _of_the_study(config: Mapping[str, Any], *, describe_machine: bool) -> dict[str, Any]:
+    """What two runs may be told apart by: no logger, nor, unless the machine is described, where things lie on it; of other absolute paths the last part."""
+    kept = {group: value for group, value in config.items() if group != "logger"}
+    if describe_machine:
+        return kept
+    if "data" in kept:
+        kept["data"] = {key: value for key, value in kept["data"].items() if key not in ("root", "store_dir")}
+    return _without_folders(kept)
 
 
 def _without_folders(config: Any) -> Any:
-    """Of every absolute path the last part alone: the rest tells of people and machines."""
     if isinstance(config, Mapping):
         return {key: _without_folders(value) for key, value in config.items()}
     return Path(config).name if isinstance(config, str) and Path(config).is_absolute() else config
@@ -280,19 +310,32 @@ def _wandb_curves(run: Any, rows: Callable[[], list[dict[str, Any]]], *, begin_o
     return WandbCurves()
 
 
-def log_report(loggers: list[Any], report: Mapping[str, Any], figures: Mapping[str, Path]) -> None:
-    """The evaluation into the W&B run: summary values with their intervals, a table per reference set, the figures.
+def log_report(loggers: list[Any], report: Mapping[str, Any], page: Path, figures: Mapping[str, Path], charts: Mapping[str, Any]) -> None:
+    """The evaluation into the W&B run: summary values with their intervals, a table per reference set, the page, the figures, and the curves as charts.
+
+    Beside them, as `best/...`, the validation of the epoch whose weights were evaluated: the best of every single finding would come of many epochs.
 
     Args:
         loggers: from `make_loggers`.
         report: the content of report.json.
+        page: report.html, which names no film.
         figures: title -> PNG without pixels of any film.
+        charts: place -> (title, names of the axes, finding -> (x, y)).
     """
+    validated = [row for logger in loggers if hasattr(logger, "rows") for row in logger.rows() if row.get(CHOSEN_BY)]
+    best = max(validated, key=lambda row: float(row[CHOSEN_BY]), default={})
+
+    def tell(run: Any) -> None:
+        for metric, value in best.items():
+            if value and (metric == "epoch" or metric.startswith("val/")):
+                run.summary[f"best/{metric.removeprefix('val/')}"] = float(value)
+        _log_report(run, report, page, figures, charts)
+
     for curves in _of_wandb(loggers):
-        curves.tell(lambda run: _log_report(run, report, figures))
+        curves.tell(tell)
 
 
-def _log_report(run: Any, report: Mapping[str, Any], figures: Mapping[str, Path]) -> None:
+def _log_report(run: Any, report: Mapping[str, Any], page: Path, figures: Mapping[str, Path], charts: Mapping[str, Any]) -> None:
     import wandb
 
     for name, reference in report["reference_sets"].items():
@@ -300,7 +343,7 @@ def _log_report(run: Any, report: Mapping[str, Any], figures: Mapping[str, Path]
             continue
         table = wandb.Table(columns=["finding", "n_pos", "n_neg", "auroc", "auroc_lo", "auroc_hi", "auprc", "auprc_lo", "auprc_hi"])
         for finding, row in reference["findings"].items():
-            numbers = [row.get(metric, {}).get(end) if row.get(metric) else None for metric in ("auroc", "auprc") for end in ("value", "lo", "hi")]
+            numbers = [row.get(metric, {}).get(end) if row.get(metric) else None for metric in ("auroc", "auprc") for end in ENDS]
             table.add_data(finding, row["n_pos"], row["n_neg"], *numbers)
             _summarise(run, f"test/{name}/auroc/{finding}", row.get("auroc"))
             _summarise(run, f"test/{name}/auprc/{finding}", row.get("auprc"))
@@ -309,7 +352,29 @@ def _log_report(run: Any, report: Mapping[str, Any], figures: Mapping[str, Path]
         run.log({f"test/{name}/findings": table})
         if readers := reference.get("readers"):
             run.log({f"test/{name}/readers": _readers_table(readers)})
-    run.log({f"figures/{title}": wandb.Image(str(path)) for title, path in figures.items()})
+    for place, (title, (x_name, _), lines) in charts.items():
+        (xs, ys), names = zip(*lines.values(), strict=True), list(lines)
+        run.log({f"charts/{place}": wandb.plot.line_series([x.tolist() for x in xs], [y.tolist() for y in ys], names, title, x_name, split_table=True)})
+    run.log({f"figures/{title}": wandb.Image(str(path)) for title, path in figures.items()} | {"report": wandb.Html(str(page), inject=False)})
+
+
+def log_checkpoint(loggers: list[Any], weights: Path, protocol: Mapping[str, Any]) -> None:
+    """The weights of the best epoch as an artifact of type "model".
+
+    Args:
+        loggers: from `make_loggers`.
+        weights: model.safetensors.
+        protocol: how they were made; kept with the artifact.
+    """
+    import wandb
+
+    def send(run: Any) -> None:
+        artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=dict(protocol))
+        artifact.add_file(str(weights), policy="immutable")
+        run.log_artifact(artifact)
+
+    for curves in _of_wandb(loggers):
+        curves.tell(send)
 
 
 def _readers_table(readers: Mapping[str, Any]) -> Any:
@@ -330,12 +395,53 @@ def _summarise(run: Any, name: str, estimate: Mapping[str, float] | None) -> Non
         run.summary[f"{name}_lo"], run.summary[f"{name}_hi"] = estimate["lo"], estimate["hi"]
 
 
-def finish(loggers: list[Any], *, failed: bool) -> None:
-    """Closes the W&B run, marked failed or not; without this, two jobs of one multirun would share a run."""
+def log_comparison(folder: Path, place: Place, comparison: Mapping[str, Any], page: Path, picture: Path) -> None:
+    """A comparison of runs as a W&B run of its own: per reference set a table of both AUROCs and their difference, the picture, and the page.
+
+    Args:
+        folder: for W&B's files.
+        place: in W&B.
+        comparison: the content of compare.json.
+        page: compare.html.
+        picture: of the differences.
+
+    Raises:
+        TrackingError: W&B does not take the run.
+    """
+    if place.mode == "disabled":
+        return
+    run = _begin(folder, place, {"candidates": list(comparison["candidates"]), "may_differ": comparison["protocol"]["may_differ"]}, secrets.token_hex(4))
+    import wandb
+
+    first, *others = comparison["candidates"]
+    columns = ["finding", "n_pos", "n_neg", "candidate", "auroc", "auroc_lo", "auroc_hi", "difference", "difference_lo", "difference_hi", "p", "p_holm"]
+    for name, part in comparison["reference_sets"].items():
+        table = wandb.Table(columns=columns)
+        macro = {"macro": part["macro"] | {"n_pos": None, "n_neg": None}}
+        for finding, row in {**part["findings"], **macro}.items():
+            for candidate in (first, *others) if row["auroc"] else ():
+                apart = row["differences"].get(candidate, {})
+                numbers = [*(row["auroc"][candidate][end] for end in ENDS), *(apart.get(end) for end in (*ENDS, "p", "p_holm"))]
+                table.add_data(finding, row["n_pos"], row["n_neg"], candidate, *numbers)
+        run.log({f"compare/{name}": table})
+        for candidate in others if part["macro"]["auroc"] else ():
+            # in a key, W&B takes a dot for the end of a name
+            _summarise(run, f"compare/{name}/auroc_macro/{candidate.replace('.', '_')}", part["macro"]["differences"][candidate])
+    run.log({"compare/differences": wandb.Image(str(picture)), "compare/page": wandb.Html(str(page), inject=False)})
+    run.finish()
+
+
+def finish(loggers: list[Any], status: int) -> None:
+    """Closes the W&B run; without this, two jobs of one multirun would share a run.
+
+    Args:
+        loggers: from `make_loggers`.
+        status: of the program: 0, 1 for an error, 75 for a run that was interrupted and can go on. W&B marks the run with it.
+    """
 
     def close(run: Any) -> None:
         try:
-            run.finish(exit_code=1 if failed else 0)
+            run.finish(exit_code=status)
         except TimeoutError:
             log.warning("W&B's server does not answer; all that it has not got is sent later by: wandb sync %s/latest-run", Path(run.dir).parents[1])
 

@@ -245,7 +245,8 @@ def test_the_protocol_is_there_without_every_threshold_and_provenance_after_it(t
     assert stamp["evaluation.thresholds.four_findings_test.from four_findings_validation"] == "Airspace opacity, Nodule or mass"
     assert stamp["evaluation.settings.rule"] == "specificity"
     assert not [key for key in stamp if key.endswith("threshold") or "recalibration" in key]
-    assert list(stamp).index("host") > list(stamp).index("selection.left_out")
+    assert list(stamp).index("reported") > list(stamp).index("selection.left_out")
+    assert "host" not in stamp  # pages are passed on
 
 
 # --- safety -----------------------------------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from cxr.report import drawing
+from cxr.report.charts import CALIBRATION_AXES, PRECISION_RECALL_AXES, films_of
 from cxr.report.drawing import BLUE, COLOURS, DASHED, GREY, INK, ORANGE, PALE, ROC_AXES, STYLE, VERMILION, WIDTH, Part, Sets
 from cxr.report.expert_figures import differences, readers
 from cxr.report.reference import ReferenceSet
@@ -102,13 +103,12 @@ def forest(sets: Sets) -> Figure:
 # what the panels show, and their axes
 CURVES = {
     "roc": ("ROC curves. AUROC [95 % interval]. Dashed: chance.", ROC_AXES),
-    "precision_recall": ("Precision against recall. AUPRC [95 % interval]. Dashed: prevalence.", ("Recall (sensitivity)", "Precision")),
+    "precision_recall": ("Precision against recall. AUPRC [95 % interval]. Dashed: prevalence.", PRECISION_RECALL_AXES),
 }
 
 
 def curves(kind: str, name: str, part: Part, scores: pd.DataFrame, reference: ReferenceSet) -> Figure:
-    """A small panel per finding of one reference set, of `kind` roc or precision_recall. Rows meet the scores by image_id, never by order."""
-    films = reference.films.set_index("image_id").loc[scores.index]
+    """A small panel per finding of one reference set, of `kind` roc or precision_recall."""
     findings, (caption, labels) = part["findings"], CURVES[kind]
     note = f"{spell(name)}, {part['n_images']:,} films of {part['n_patients']:,} patients. {caption}"
     figure, panels = drawing.square_panels(len(findings), columns=COLUMNS, note=note, labels=labels)
@@ -117,8 +117,7 @@ def curves(kind: str, name: str, part: Part, scores: pd.DataFrame, reference: Re
             drawing.head(panel, spell(finding), "undefined")
             panel.text(0.5, 0.5, textwrap.fill(row["reason"], 24), color=GREY, ha="center", va="center", fontsize=8.5)
             continue
-        known = films[finding].notna()
-        score, positive = scores[finding][known].to_numpy(), films[finding][known].to_numpy() == 1
+        score, positive = films_of(finding, scores, reference)
         line: dict[str, Any] = {"color": COLOURS.get(name, INK), "linewidth": 1.6, "gid": "curve"}
         if kind == "roc":
             told = f"{number(row['auroc'])}\n{row['n_pos']:,} positive, {row['n_neg']:,} negative"
@@ -148,7 +147,7 @@ def calibration(name: str, part: Part) -> Figure:
         f"{spell(name)}. A point is a tenth of the films: their mean probability, and the share that had the finding with its 95 % interval.\n"
         "On the dashed line the probability holds; above it the model says too little. Mind the scales: they differ, and cut intervals off."
     )
-    figure, panels = drawing.square_panels(len(findings), columns=COLUMNS, note=note, labels=("Probability", "Observed"), legend=0.25, above=0.95, gap=0.5)
+    figure, panels = drawing.square_panels(len(findings), columns=COLUMNS, note=note, labels=CALIBRATION_AXES, legend=0.25, above=0.95, gap=0.5)
     for panel, (finding, told) in zip(panels, findings.items(), strict=True):
         before = f"ECE {value_of(told['before']['ece'])}" if told["before"] else "a score, no probability"
         after = f"ECE {value_of(told['platt']['ece'])} after Platt" if told["platt"] else "Platt scaling not fitted"

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cxr.report.wording import NOTHING, number, spell
 
+OF_THE_MACHINE = ("host", "data_root", "store", "expert_labels")  # of the provenance
 MINIATURE = "This run used the miniature, whose films are drawn by a program. The numbers show that everything works and say nothing about chest X-rays."
 COUNTS = re.compile(r"–|\d{1,3}(,\d{3})*(\.\d+)?( %)?( (of|/) \d{1,3}(,\d{3})*)?")
 
@@ -90,9 +91,12 @@ class Page:
 
 
 def write(folder: Path, name: str, page: Page, pictures: Mapping[str, Path]) -> None:
-    """<name>.html and <name>.md, which links to the pictures: title -> PNG somewhere below `folder`."""
+    """<name>.html and <name>.md, which links to the pictures: title -> PNG somewhere below `folder`.
+
+    They name no machine and no folder, for pages are passed on.
+    """
     protocol = dict(page.protocol)
-    provenance = protocol.pop("provenance", {})
+    provenance = {key: value for key, value in protocol.pop("provenance", {}).items() if key not in OF_THE_MACHINE}
     made = [f"commit {str(protocol.get('commit') or 'unknown')[:12]}", f"reported {str(provenance.get('reported', '?'))[:10]}"]
     page = replace(page, facts=[*page.facts, *made], sections=list(with_something(page.sections, pictures)))
     warning = MINIATURE if protocol.get("data") == "mini" else ""

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cxr
-from cxr import resume
+from cxr import resume, tracking
 from cxr.config import CompareConfig, Data, EnsembleConfig
 from cxr.report.compare import Run
 from cxr.resume import EVALUATION, HARMLESS, config_sha256
 from cxr.run import RunError
-from cxr.run.provenance import git_commit, now
+from cxr.run.provenance import git_commit, now, place_in_wandb
 from cxr.run.reporting import freeze_evaluation, read_config, reference_sets, refuse_strangers, write_report
 from cxr.run.study import load_study
 
@@ -36,6 +36,7 @@ def compare(config: CompareConfig) -> None:
     from cxr.report.predictions import read_predictions
     from cxr.report.protocol import record_look
 
+    mode = tracking.decide_mode(config.logger.mode.value)
     started, finished = now(), [_finished(run, config.root, config.expert_labels) for run in _folders(config.runs)]
     study = load_study(finished[0].data)
     references = reference_sets(study)
@@ -70,6 +71,9 @@ def compare(config: CompareConfig) -> None:
     compare_page.write(into, comparison)
     log.info(compare_page.summary(comparison))
     log.info("Comparison: %s", into / "compare.html")
+    tracking.announce(mode)
+    place = place_in_wandb(config.logger, mode=mode, group="compare", name=into.name, tags=[finished[0].data.name])
+    tracking.log_comparison(into, place, comparison, into / "compare.html", into / "figures/differences.png")
 
 
 def ensemble(config: EnsembleConfig) -> None:

@@ -1,14 +1,17 @@
 """What made the numbers: configuration, code, time."""
 
+import os
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from cxr.config import PROJECT, Config, Data
+from cxr.config import PROJECT, Config, Data, Logger, LoggerMode
 from cxr.resume import file_sha256
+from cxr.tracking import Place
 
 
 def plain_config(config: Config) -> dict[str, Any]:
@@ -22,6 +25,30 @@ def plain_config(config: Config) -> dict[str, Any]:
         if isinstance(plain[group][key], str) and Path(plain[group][key]).is_file():
             plain[group][key] = str(Path(plain[group][key]).absolute())
     return plain
+
+
+def place_in_wandb(logger: Logger, *, mode: str, group: str, name: str, tags: Sequence[str]) -> Place:
+    """Of a run.
+
+    Args:
+        logger: the configuration.
+        mode: from `tracking.decide_mode`.
+        group: where none is configured.
+        name: of the run.
+        tags: beside the configured ones.
+    """
+    return Place(
+        project=logger.project,
+        entity=logger.entity,
+        group=logger.group or group,
+        name=name,
+        job_type=logger.job_type,
+        tags=[*logger.tags, *tags],
+        mode=mode,
+        may_be_offline=logger.mode is LoggerMode.auto and not os.environ.get("WANDB_MODE"),
+        wait_seconds=logger.wait_seconds,
+        describe_machine=logger.describe_machine,
+    )
 
 
 def validation_in_words(data: Data) -> str:

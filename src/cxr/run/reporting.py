@@ -26,6 +26,7 @@ from cxr.run.provenance import git_commit, now, validation_in_words
 from cxr.run.study import Study, load_study, log_study
 
 if TYPE_CHECKING:
+    from cxr.report.charts import Chart
     from cxr.report.predictions import Predictions
     from cxr.report.protocol import Frozen
     from cxr.report.reference import ReferenceSet
@@ -127,13 +128,19 @@ def audit_labels(config: AuditConfig) -> None:
     log.info("Audit: %s", run_dir / "audit.html")
 
 
-def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> tuple[dict[str, Any], dict[str, Path]]:
-    """report.json, report.html, report.md and figures, from predictions.parquet and the label files.
+class Written(NamedTuple):
+    """A report: the content of report.json, its page, title -> figure, and the curves as numbers (`cxr.report.charts`)."""
 
-    Returns:
-        The content of report.json, and title -> figure.
-    """
+    report: dict[str, Any]
+    page: Path
+    figures: dict[str, Path]
+    charts: "dict[str, Chart]"
+
+
+def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> Written:
+    """report.json, report.html, report.md and figures, from predictions.parquet and the label files."""
     from cxr.report import figures, render
+    from cxr.report.charts import charts
     from cxr.report.evaluate import evaluate as evaluate_predictions
     from cxr.report.evaluate import prevalences
     from cxr.report.predictions import read_predictions
@@ -179,7 +186,8 @@ def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> tuple[di
     shutil.rmtree(outdated, ignore_errors=True)
     log.info(render.summary(report))
     log.info("Report: %s", folder / "report.html")
-    return report, {title: folder / path.relative_to(building) for title, path in pictures.items()}
+    drawn = {title: folder / path.relative_to(building) for title, path in pictures.items()}
+    return Written(report, folder / "report.html", drawn, charts(report, scores, references))
 
 
 def freeze_evaluation(run_dir: Path, plain: Mapping[str, Any], references: "Mapping[str, ReferenceSet]") -> "tuple[Frozen, Predictions]":

@@ -20,11 +20,11 @@ from cxr import resume, tracking
 from cxr.atomic import claim
 from cxr.cohort.findings import NIH_FINDINGS, require_findings
 from cxr.cohort.splits import Splits
-from cxr.config import Config, LoggerMode, Trainer, from_plain
+from cxr.config import Config, Trainer, from_plain
 from cxr.failures import explain
 from cxr.resume import config_sha256, file_sha256
 from cxr.run import RunError
-from cxr.run.provenance import git_commit, now, plain_config, validation_in_words
+from cxr.run.provenance import git_commit, now, place_in_wandb, plain_config, validation_in_words
 from cxr.run.reporting import write_report
 from cxr.run.study import Study, check_coverage, load_study, log_study, prepare_store, rows_in_store, store_folder, targets_of
 
@@ -78,22 +78,17 @@ def train(config: Config) -> None:
     if checkpoint:
         resume.check_identity(checkpoint.get("identity"), identity, run_dir)
         log.info("Going on after step %d, in epoch %d", checkpoint["global_step"], checkpoint["epoch"] + 1)
+    # a job of a multirun is a number in the folder of the sweep, whose name is a time
+    group, name = (f"{experiment} {run_dir.parent.name}", f"{run_dir.parent.name}/{run_dir.name}") if run_dir.name.isdigit() else (experiment, run_dir.name)
     loggers = tracking.make_loggers(
         run_dir,
-        mode=mode,
+        place_in_wandb(config.logger, mode=mode, group=group, name=name, tags=[config.model.name, config.data.name]),
         first_process=_is_first_process(),
         config=plain | {"commit": facts["commit"]},
-        project=config.logger.project,
-        entity=config.logger.entity,
-        group=config.logger.group or experiment,
-        tags=[*config.logger.tags, config.model.name, config.data.name],
         run_id=facts["wandb_id"],
-        may_be_offline=config.logger.mode is LoggerMode.auto and not os.environ.get("WANDB_MODE"),
-        wait_seconds=config.logger.wait_seconds,
-        describe_machine=config.logger.describe_machine,
         first_step=checkpoint["global_step"] if checkpoint else 0,
     )
-    failed = True
+    status = 1
     try:
         with StopRequest() as stop:
             trainer, classifier, data = fit(config, study, store, run_dir, loggers, stop=stop, identity=identity, go_on=checkpoint is not None)
@@ -103,10 +98,12 @@ def train(config: Config) -> None:
 
                 metadata = _metadata(config, experiment, study, store, trainer, classifier, run_dir, started)
                 write_predictions(run_dir / "predictions.parquet", table, metadata)
-                report, figures = write_report(run_dir, plain, study)
-                tracking.log_report(loggers, report, figures)
-        failed = False
+                tracking.log_report(loggers, *write_report(run_dir, plain, study))
+                if config.logger.checkpoint:
+                    tracking.log_checkpoint(loggers, run_dir / "model.safetensors", metadata["protocol"])
+        status = 0
     except Interrupted as error:
+        status = error.exit_code
         if not _is_first_process():  # the first one speaks for all, and a status of ours would make it be killed
             return
         raise Interrupted(f"{error}; go on with: python train.py resume={run_dir}") from error
@@ -116,7 +113,7 @@ def train(config: Config) -> None:
             raise RunError(told) from error
         raise
     finally:
-        tracking.finish(loggers, failed=failed)
+        tracking.finish(loggers, status)
 
 
 def _take_run(config: Config, run_dir: Path) -> tuple[Config, Any]:
