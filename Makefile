@@ -13,7 +13,7 @@ demo: install
 	$(VENV)/bin/python train.py experiment=demo
 
 test: install
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
 
 install: $(INSTALLED)
 
