@@ -395,15 +395,15 @@ def _summarise(run: Any, name: str, estimate: Mapping[str, float] | None) -> Non
         run.summary[f"{name}_lo"], run.summary[f"{name}_hi"] = estimate["lo"], estimate["hi"]
 
 
-def log_comparison(folder: Path, place: Place, comparison: Mapping[str, Any], page: Path, picture: Path) -> None:
-    """A comparison of runs as a W&B run of its own: per reference set a table of both AUROCs and their difference, the picture, and the page.
+def log_comparison(folder: Path, place: Place, comparison: Mapping[str, Any], page: Path, pictures: Sequence[Path]) -> None:
+    """A comparison of runs as a W&B run of its own: per reference set a table of both AUROCs and their difference, the pictures, and the page.
 
     Args:
         folder: for W&B's files.
         place: in W&B.
         comparison: the content of compare.json.
         page: compare.html.
-        picture: of the differences.
+        pictures: named as they are logged.
 
     Raises:
         TrackingError: W&B does not take the run.
@@ -427,7 +427,7 @@ def log_comparison(folder: Path, place: Place, comparison: Mapping[str, Any], pa
         for candidate in others if part["macro"]["auroc"] else ():
             # in a key, W&B takes a dot for the end of a name
             _summarise(run, f"compare/{name}/auroc_macro/{candidate.replace('.', '_')}", part["macro"]["differences"][candidate])
-    run.log({"compare/differences": wandb.Image(str(picture)), "compare/page": wandb.Html(str(page), inject=False)})
+    run.log({f"compare/{picture.stem}": wandb.Image(str(picture)) for picture in pictures} | {"compare/page": wandb.Html(str(page), inject=False)})
     run.finish()
 
 

@@ -54,15 +54,15 @@ def audit(catalogue: Catalogue, experts: Experts, splits: Splits, releases: Sequ
         audit.json but for its protocol and attribution.
     """
     draws = {"n_draws": n_draws, "seed": seed}
-    nih_labels = _nih_labels(catalogue, experts, **draws)
+    mined = nih_labels(catalogue, experts, **draws)
     return {
-        "nih_labels": nih_labels,
-        **(_by_release(catalogue, experts, splits, releases, nih_labels, **draws) if len(releases) > 1 else {}),
+        "nih_labels": mined,
+        **(_by_release(catalogue, experts, splits, releases, mined, **draws) if len(releases) > 1 else {}),
         "readers": {name: _readers(experts, name) for name in FILES},
         "first_round_majority": {name: _first_round(experts, name) for name in FILES if FILES[name][2] == FOUR_FINDINGS},
         "references_against_each_other": _references(experts, **draws),
         "agreement": _agreement(experts, n_draws=min(n_draws, MAX_AGREEMENT_DRAWS), seed=seed),
-        "prevalences": _prevalences(catalogue, experts, splits),
+        "prevalences": prevalences(catalogue, experts, splits),
         "facts": {
             "n_rows": experts.n_rows,
             "repeats": experts.repeats,
@@ -74,7 +74,7 @@ def audit(catalogue: Catalogue, experts: Experts, splits: Splits, releases: Sequ
 # --- text-mined labels ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _nih_labels(catalogue: Catalogue, experts: Experts, *, n_draws: int, seed: int) -> dict[str, Any]:
+def nih_labels(catalogue: Catalogue, experts: Experts, *, n_draws: int, seed: int) -> dict[str, Any]:
     """reference set -> finding -> how well the text-mined label tells the reference."""
     images, result = catalogue.images[["image_id", *NIH_FINDINGS]], dict[str, Any]()
     for name, labels in tqdm(experts.labels.items(), desc=f"text-mined labels {catalogue.labels['release']}", unit="set", disable=None, leave=False):
@@ -117,7 +117,7 @@ def _by_release(
     of = {name: differs.reindex(table.image_id).dropna() for name, table in _all_sets(experts, splits).items()}
     return {
         "nih_labels_by_release": {
-            release.labels["release"]: in_use if release.labels == catalogue.labels else _nih_labels(release, experts, n_draws=n_draws, seed=seed)
+            release.labels["release"]: in_use if release.labels == catalogue.labels else nih_labels(release, experts, n_draws=n_draws, seed=seed)
             for release in releases
         },
         "releases_differ": {name: {"n_images": len(found), "n_differ": int(found.sum())} for name, found in of.items()},
@@ -203,7 +203,7 @@ def _references(experts: Experts, *, n_draws: int, seed: int) -> dict[str, Any]:
     return result
 
 
-def _prevalences(catalogue: Catalogue, experts: Experts, splits: Splits) -> dict[str, Any]:
+def prevalences(catalogue: Catalogue, experts: Experts, splits: Splits) -> dict[str, Any]:
     """split or reference set -> view -> finding -> its share by text mining and, where there is one, by the reference."""
     images = catalogue.images.set_index("image_id")
     result: dict[str, Any] = {}

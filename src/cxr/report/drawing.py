@@ -106,6 +106,15 @@ def interval_bar(panel: Axes, y: float, estimate: Mapping[str, float] | None, co
     panel.plot(estimate["value"], y, marker=marker, markersize=6.5, color=colour, markerfacecolor=face, markeredgewidth=1.5, clip_on=False)
 
 
+def dumbbell(panel: Axes, y: float, values: Mapping[str, float | None], *, marker: str = "o", joined: bool = True) -> None:
+    """Numbers of one thing in a row of a forest: colour -> number, a line from the smallest to the largest."""
+    told = {colour: value for colour, value in values.items() if value is not None}
+    if joined and told:
+        panel.plot([min(told.values()), max(told.values())], [y, y], color=PALE, linewidth=3.0, solid_capstyle="round", zorder=1, clip_on=False)
+    for colour, value in told.items():
+        panel.plot(value, y, marker=marker, markersize=7, color=colour, markeredgecolor="white", markeredgewidth=0.8, linestyle="none", clip_on=False)
+
+
 def forest_axes(panel: Axes, title: str) -> None:
     panel.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=INK, pad=8)
     panel.tick_params(axis="y", length=0)

@@ -40,14 +40,16 @@ def draw(
     with matplotlib.rc_context(STYLE):  # a notebook that calls this keeps its own style and backend
         figures = {"auroc": forest(sets)} if sets else {}
         for name, part in sets.items():
-            figures |= {f"{name}_{kind}": figure for kind, figure in _of_one_set(name, part, scores[name], references[name]).items()}
+            figures |= {f"{name}_{kind}": figure for kind, figure in of_one_set(name, part, scores[name], references[name]).items()}
         metrics = pd.read_csv(metrics_csv) if metrics_csv.is_file() else pd.DataFrame()
         if "val/auroc_macro" in metrics and metrics["val/auroc_macro"].notna().any():
             figures["training"] = training(metrics)
         return drawing.save(folder, figures)
 
 
-def _of_one_set(name: str, part: Part, *told: Any) -> dict[str, Figure]:
+def of_one_set(name: str, part: Part, scores: pd.DataFrame, reference: ReferenceSet) -> dict[str, Figure]:
+    """kind -> figure, of the kinds that `draw` names and that the set's numbers allow."""
+    told = (scores, reference)
     rows, by_reader = part["findings"].values(), part.get("readers", {}).get("differences", {}).get("by_reader", {})
     has_curves = any(row["auroc"] for row in rows)
     figures = {

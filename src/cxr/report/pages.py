@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cxr.report.wording import NOTHING, number, spell
@@ -38,6 +39,11 @@ class Table:
     def counts(self) -> set[int]:
         """The columns that are aligned right; the first names the row."""
         return {i for i, cells in enumerate(zip(*self.words, strict=True)) if i and all(map(COUNTS.fullmatch, cells))}
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """For a notebook, in the words of the page."""
+        return pd.DataFrame(self.words, columns=pd.Index(self.columns)).set_index(self.columns[0])
 
     def aligned(self) -> list[str]:
         """Lines for the console."""
