@@ -155,25 +155,72 @@ def test_different_films_are_refused_and_compared_on_those_in_common_if_asked(re
 # --- the page ---------------------------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_tells_every_difference_and_escapes_what_it_is_told(tmp_path: Path, references: dict[str, ReferenceSet]) -> None:
-    hostile = "<script>alert(1)</script>"
-    candidates = {"one": [run("one", references, 1)], hostile: [run("two", references, 2), run("three", references, 3)]}
-    sets = compare(candidates, references, draws=50, seed=0)
-    comparison = {
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def comparison(references: dict[str, ReferenceSet]) -> dict[str, Any]:
+    """The content of compare.json: one run, and two seeds of another recipe."""
+    candidates = {"one": [run("one", references, 1)], HOSTILE: [run("two", references, 2), run("three", references, 3)]}
+    return {
         "candidates": {
             name: {"runs": [made.name for made in several], "seeds": [made.protocol["seed"] for made in several]} for name, several in candidates.items()
         },
-        "reference_sets": sets,
+        "reference_sets": compare(candidates, references, draws=50, seed=0),
         "protocol": {"data": "cxr14", "commit": None, "provenance": {"reported": "2026-11-25"}},
         "attribution": ["somebody"],
     }
+
+
+def test_the_page_tells_every_difference_and_escapes_what_it_is_told(tmp_path: Path, comparison: dict[str, Any]) -> None:
     compare_page.write(tmp_path, comparison)
     html, markdown = (tmp_path / "compare.html").read_text(), (tmp_path / "compare.md").read_text()
     assert "<script" not in html + markdown
     assert sorted(path.name for path in tmp_path.iterdir()) == ["compare.html", "compare.json", "compare.md", "figures"]
-    for part in sets.values():
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["aurocs.png", "differences.png"]
+    for part in comparison["reference_sets"].values():
         for row in part["findings"].values():
             for found in (row["differences"] or {}).values():
                 assert f"{found['value']:+.3f}".replace("-", "−") in html
     assert "SD over 2 seeds" in markdown
     assert "difference" in compare_page.summary(comparison)
+
+
+def marks(panel: Any, marker: str, row: int) -> list[float]:
+    return sorted(line.get_xdata()[0] for line in panel.lines if line.get_marker() == marker and line.get_ydata()[0] == row)
+
+
+def test_every_candidates_auroc_and_that_of_each_seed_is_drawn(comparison: dict[str, Any]) -> None:
+    figure = compare_page.aurocs(comparison)
+    panel = next(panel for panel in figure.axes if panel.get_title("left") == "NIH test")
+    rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    part = comparison["reference_sets"]["nih_test"]
+    for name, area, marker in (
+        ("Effusion", part["findings"]["Effusion"]["auroc"], "o"),
+        ("Pleural Thickening", part["findings"]["Pleural_Thickening"]["auroc"], "o"),
+        ("Mean over findings", part["macro"]["auroc"], "D"),
+    ):
+        assert marks(panel, marker, rows.index(name)) == sorted(told["value"] for told in area.values())
+        assert marks(panel, "|", rows.index(name)) == sorted(area[HOSTILE]["by_seed"])
+
+
+def test_learning_curves_lie_over_each_other_with_the_chosen_epoch_ringed() -> None:
+    def log(*areas: float) -> pd.DataFrame:
+        rows = [{"epoch": i, "step": 9 + 10 * i, "val/auroc_macro": area, "val/loss": 1 - area} for i, area in enumerate(areas)]
+        return pd.DataFrame([{"epoch": 0, "step": 4, "train/loss": 0.7}, *rows])
+
+    figure = compare_page.learning_curves({"a": [log(0.5, 0.7, 0.6), log(0.6, 0.61, 0.62)], "b": [log(0.4, 0.4, 0.3)], "ensemble": [pd.DataFrame()]})
+    for panel, of in zip(figure.axes, (lambda area: 1 - area, lambda area: area), strict=True):
+        curves = [line for line in panel.lines if len(line.get_xdata()) == 3]
+        rings = [line.get_xydata()[0].tolist() for line in panel.lines if len(line.get_xdata()) == 1]
+        np.testing.assert_allclose([line.get_ydata() for line in curves], [[of(x) for x in y] for y in ((0.5, 0.7, 0.6), (0.6, 0.61, 0.62), (0.4, 0.4, 0.3))])
+        np.testing.assert_allclose(rings, [[2, of(0.7)], [3, of(0.62)], [1, of(0.4)]])  # the first of equals, as the checkpoint callback takes it
+        assert len({line.get_color() for line in curves[:2]}) == 1 != len({line.get_color() for line in curves})
+
+
+def test_seeds_of_one_recipe_alone_have_areas_and_no_difference_to_draw(references: dict[str, ReferenceSet]) -> None:
+    candidates = {"one": [run("two", references, 2), run("three", references, 3)]}
+    alone = {"candidates": {"one": {"runs": ["two", "three"], "seeds": [2, 3]}}}
+    alone |= {"reference_sets": compare(candidates, {"nih_test": references["nih_test"]}, draws=20, seed=0)}
+    assert [panel.get_title("left") for panel in compare_page.aurocs(alone).axes] == ["NIH test"]
+    assert not any(panel.lines for panel in compare_page.differences(alone).axes if panel.get_title("left"))

@@ -138,7 +138,8 @@ def aurocs(comparison: Part) -> Figure:
         left, right = panel.get_xlim()
         panel.set_xlim(left, min(right, 1.0))
     seeds = any(len(told["runs"]) > 1 for told in comparison["candidates"].values())
-    _explain(figure, f"Dots: AUROC of each candidate{', the mean over its seeds, which are the ticks' if seeds else ''}.", colour_of)
+    note = f"Dots: AUROC of each candidate{', the mean over its seeds, which are the ticks' if seeds else ''}. Mind the scales: they differ."
+    _explain(figure, note, colour_of)
     return figure
 
 

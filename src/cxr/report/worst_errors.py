@@ -88,5 +88,5 @@ def _in_words(film: "pd.Series[Any]") -> str:
     votes = film.drop(["error", "image_id", "score", "scored_lower", "reference", "text_mined"]).dropna()
     counted = [f"{(votes == value).sum()} {answer}" for value, answer in ANSWERS.items() if (votes == value).any()]
     label = f"label {ANSWERS[film['reference']]}" + (f", text mining {ANSWERS[film['text_mined']]}" if pd.notna(film["text_mined"]) else "")
-    lines = [f"score {film['score']:.2f}, above {percent(film['scored_lower'])} of the films", label]
+    lines = [f"score {film['score']:.2f}, above {percent(film['scored_lower'])} of the others", label]
     return "\n".join([*lines, *textwrap.wrap(f"readers: {', '.join(counted)}" if counted else "", 44)]).replace("-", "−")
