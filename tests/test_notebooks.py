@@ -113,7 +113,7 @@ def test_finished_runs_are_found_newest_first_in_multiruns_too(outputs: Path, tm
     shutil.copytree(outputs / "real", tmp_path / "single")
     (tmp_path / "unfinished").mkdir()
     assert finished_runs(tmp_path) == [tmp_path / "single", tmp_path / "sweep/0"]
-    with pytest.raises(RunError, match="no finished run in .*unfinished: make one"):
+    with pytest.raises(RunError, match=r"no finished run in .*unfinished: make one"):
         finished_runs(tmp_path / "unfinished")
 
 
@@ -136,6 +136,6 @@ def test_a_look_is_counted_and_none_is_taken_at_a_run_whose_report_says_somethin
     config["mapping"]["method"] = "max_raw"
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     looks = (run / "looks.jsonl").read_text()
-    with pytest.raises(RunError, match="another mapping.*make it again: python scripts/evaluate.py"):
+    with pytest.raises(RunError, match=r"another mapping.*make it again: python scripts/evaluate.py"):
         open_run(run)
     assert (run / "looks.jsonl").read_text() == looks

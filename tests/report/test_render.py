@@ -346,3 +346,10 @@ def test_the_attribution_names_whom_the_data_requires() -> None:
     assert all(name in nih for name in ("https://nihcc.app.box.com/v/ChestXray-NIHCC", "NIH Clinical Center", "ChestX-ray8", "Summers"))
     assert "Majkowska" not in nih
     assert all(name in everything for name in ("research and educational purposes only", "Majkowska", "Radiology, 2019", "Nabulsi", "Scientific Reports, 2021"))
+
+
+def test_a_table_in_a_notebook_says_what_the_page_says(report: dict[str, Any]) -> None:
+    table = set_tables.findings(report["reference_sets"]["nih_test"]).tables[0]
+    assert [[name, *cells] for name, cells in zip(table.frame.index, table.frame.to_numpy().tolist(), strict=True)] == table.words
+    assert [table.frame.index.name, *table.frame.columns] == table.columns
+    assert table.frame.loc["Effusion", "AUROC"] == number(report["reference_sets"]["nih_test"]["findings"]["Effusion"]["auroc"])
