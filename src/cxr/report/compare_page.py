@@ -40,7 +40,7 @@ def write(folder: Path, comparison: Part) -> None:
     (building / "figures").mkdir(parents=True)
     first, *others = comparison["candidates"]
     page = Page(
-        title=f"{first} beside {' and '.join(others)}",
+        title=" beside ".join([first, *([" and ".join(others)] if others else [])]),
         facts=[f"{len(told['runs'])} run{'s' * (len(told['runs']) > 1)}: {name}" for name, told in comparison["candidates"].items()],
         measure="Difference of macro AUROC",
         cards=[_card(name, part) for name, part in comparison["reference_sets"].items()],
@@ -54,7 +54,8 @@ def write(folder: Path, comparison: Part) -> None:
         attribution=comparison["attribution"],
     )
     with matplotlib.rc_context(STYLE):
-        pictures = drawing.save(building / "figures", {"aurocs": aurocs(comparison), "differences": differences(comparison)})
+        drawn = {"aurocs": aurocs(comparison), "differences": differences(comparison)}
+        pictures = drawing.save(building / "figures", {title: figure for title, figure in drawn.items() if figure})
     pages.write(building, "compare", page, pictures)
     write_whole(building / "compare.json", (json.dumps(comparison, indent=1, allow_nan=False) + "\n").encode())
     (folder / "compare.json").unlink(missing_ok=True)
@@ -121,11 +122,16 @@ def _p(value: float | None) -> str:
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def aurocs(comparison: Part) -> Figure:
-    """A panel per reference set, a row per finding, a dot per candidate and a tick for each of its seeds; the mean over findings in the last row."""
+def aurocs(comparison: Part) -> Figure | None:
+    """A panel per reference set, a row per finding, a dot per candidate and a tick for each of its seeds; the mean over findings in the last row.
+
+    None where no set has a number.
+    """
+    if not _told(comparison, "auroc"):
+        return None
     colour_of = _colours(comparison)
     figure, panels, findings = _forest(comparison, "auroc", row_height=0.3)
-    for panel, (name, part) in zip(panels, _told(comparison, "auroc").items(), strict=False):
+    for panel, (name, part) in zip(panels, _told(comparison, "auroc").items(), strict=True):
         for y, finding in enumerate([*findings, None]):
             area = (part["macro"] if finding is None else part["findings"].get(finding, {})).get("auroc") or {}
             for candidate, colour in colour_of.items():
@@ -143,11 +149,16 @@ def aurocs(comparison: Part) -> Figure:
     return figure
 
 
-def differences(comparison: Part) -> Figure:
-    """A panel per reference set, a row per finding, a bar per candidate; the mean over findings in the last row."""
+def differences(comparison: Part) -> Figure | None:
+    """A panel per reference set, a row per finding, a bar per candidate; the mean over findings in the last row.
+
+    None where there is no difference, as of the seeds of a single candidate.
+    """
+    if not _told(comparison, "differences"):
+        return None
     (first, _), *others = _colours(comparison).items()
     figure, panels, findings = _forest(comparison, "differences", row_height=0.2 + 0.12 * len(others))
-    for panel, (name, part) in zip(panels, _told(comparison, "differences").items(), strict=False):
+    for panel, (name, part) in zip(panels, _told(comparison, "differences").items(), strict=True):
         panel.axvline(0, color=GREY, linewidth=0.9)
         for y, finding in enumerate([*findings, None]):
             row = part["macro"] if finding is None else part["findings"].get(finding, {})
@@ -208,7 +219,7 @@ def _forest(comparison: Part, what: str, *, row_height: float) -> tuple[Figure, 
     sets = _told(comparison, what)
     findings = list(dict.fromkeys(finding for part in sets.values() for finding, row in part["findings"].items() if row[what]))
     figure = Figure(figsize=(WIDTH, row_height * (len(findings) + 1) + 1.5), layout=ConstrainedLayoutEngine(h_pad=0.1))
-    panels = figure.subplots(1, max(1, len(sets)), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
     for panel in panels:
         panel.axhline(len(findings) - 0.5, color=PALE, linewidth=0.8)
         panel.set(ylim=(len(findings) + 0.6, -0.7))
