@@ -94,7 +94,7 @@ def arguments(typed: list[str]) -> list[str]:
 def environment(job: Job | None) -> Any:
     """Lightning's word for who starts the processes. Said outright, for Lightning would take any batch script of SLURM's for one of its processes, and answer
     SIGUSR1 with a checkpoint and a requeue of its own."""
-    from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
+    from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
     if job is None:
         return LightningEnvironment()

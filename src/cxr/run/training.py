@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import shutil
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -52,14 +53,17 @@ def train(config: Config) -> None:
     run_dir = Path(hydra.runtime.output_dir)
     if not is_first():
         logging.getLogger("cxr").setLevel(logging.ERROR)  # the first one warns for all
-    with StopRequest() as stop:
-        try:
+    try:
+        with StopRequest() as stop:
             _train(config, run_dir, Start(job) if job else None, stop)
-        except Interrupted as error:
-            if not is_first():  # the first one speaks for all, and a status of ours would make it be killed
-                return
-            begun = (run_dir / resume.RUN).is_file()
-            raise Interrupted(f"{error}; go on with: python train.py resume={run_dir}" if begun else f"{error}, before it began") from error
+    except Interrupted as error:
+        if job:
+            # srun ends the others as soon as one has ended, and that they were ended would become the status of them all
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if not is_first():  # the first one speaks for all, and a status of ours would make it be killed
+            return
+        begun = (run_dir / resume.RUN).is_file()
+        raise Interrupted(f"{error}; go on with: python train.py resume={run_dir}" if begun else f"{error}, before it began") from error
 
 
 def _train(config: Config, run_dir: Path, start: Start | None, stop: "StopRequest") -> None:
