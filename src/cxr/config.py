@@ -438,7 +438,7 @@ def _run_hydra(name: str, schema: type, function: Callable[[Any], None]) -> int:
     register(schema)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's own handler would print a traceback and leave
 
-    ended_by: list[Exception] = []
+    ended_by: list[BaseException] = []
 
     def typed(raw: Any) -> None:
         try:
@@ -447,7 +447,9 @@ def _run_hydra(name: str, schema: type, function: Callable[[Any], None]) -> int:
                     raise ConfigError(f"{group}.name={raw[group].name}: choose it as {group}={raw[group].name}, which brings its own keys")
             # once more over the bare schema: `+foo=1` and `++foo=1` have opened the composed one
             function(from_plain(schema, OmegaConf.to_container(raw, enum_to_str=True)))
-        except Exception as error:  # kept from Hydra, which would print words of its own around it
+        except BaseException as error:  # kept from Hydra, which would print words of its own around it
+            if not isinstance(error, Exception) and not hasattr(error, "exit_code"):
+                raise
             ended_by.append(error)
 
     try:
