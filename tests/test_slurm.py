@@ -79,7 +79,7 @@ def test_a_job_that_comes_to_its_time_limit_is_requeued_and_ends_with_the_same_b
     machines = ["--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1", f"--output={tmp_path}/console.txt"]
     place = {"CXR_PYTHON": sys.executable, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
     job = slurm.submit(*machines, str(PROJECT / "scripts/slurm/train.sbatch"), *arguments, cwd=tmp_path, **place)
-    folder, console = tmp_path / "outputs/slurm" / job, tmp_path / "console.txt"
+    folder, console = tmp_path / f"outputs/slurm/job-{job}", tmp_path / "console.txt"
 
     def told() -> str:
         return console.read_text() if console.is_file() else ""
@@ -105,7 +105,7 @@ def test_a_job_that_comes_to_its_time_limit_is_requeued_and_ends_with_the_same_b
     assert same_training(folder, undisturbed)
 
     # one folder, written by one process
-    assert [path.name for path in folder.parent.iterdir()] == [job]
+    assert [path.name for path in folder.parent.iterdir()] == [f"job-{job}"]
     assert [path.name for path in folder.glob("*.log")] == ["train.log"]
     assert epochs(folder) == [str(n) for n in range(1, EPOCHS + 1)]
     assert told().count("2 processes, started by SLURM; machines: 2") == 2  # each start says it once

@@ -302,7 +302,7 @@ def fit(
     job = find_job()
     if job:
         if config.trainer.accelerator != "cpu" and 0 < torch.cuda.device_count() < job.n_per_node:
-            raise JobError(
+            raise RunError(
                 f"{job.launcher} started {job.n_per_node} processes on this machine, and each sees {torch.cuda.device_count()} of its GPUs: every process must"
                 " see them all (SLURM: --gpus-per-node, not --gpus-per-task), and have one"
             )
