@@ -1,5 +1,6 @@
 # make demo   install, then train, predict and report on the miniature
 # make test   install if needed, then every test
+# make test-slurm   of these, the training under a real SLURM, which is started and stopped (Debian: slurm-wlm, munge)
 # make peers  install what scripts/benchmark.py compares with
 
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
@@ -7,13 +8,16 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test install check lock peers
+.PHONY: demo test test-slurm install check lock peers
 
 demo: install
 	$(VENV)/bin/python train.py experiment=demo
 
 test: install
 	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
+
+test-slurm: install
+	CXR_REQUIRE_REAL=1 $(VENV)/bin/python -m pytest tests/test_slurm.py
 
 install: $(INSTALLED)
 

@@ -1,9 +1,13 @@
 """How tests run the entry points: as a user does."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
+
+import pytest
 
 from cxr.config import PROJECT
 
@@ -18,3 +22,17 @@ def call(script: str, *arguments: str, cwd: Path | None = None, seconds: float =
         text=True,
         timeout=seconds,
     )
+
+
+def absent(what: str) -> NoReturn:
+    """Skips the test, loudly; where CXR_REQUIRE_REAL is set, fails it."""
+    if os.environ.get("CXR_REQUIRE_REAL"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port

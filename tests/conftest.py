@@ -7,7 +7,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the entry points do, b
 os.environ["WANDB_MODE"] = "offline"
 
 import pytest
-from commands import call
+from commands import absent, call
 
 from cxr.config import PROJECT
 from cxr.mini import write_miniature
@@ -26,10 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def real() -> Path:
     """The folder with real films and real expert labels; without it the test is skipped, or fails where CXR_REQUIRE_REAL is set."""
     if not (REAL / "data" / "cxr14_256").is_dir():
-        message = f"REAL MATERIAL ABSENT: no films and expert labels in {REAL}; set CXR_REAL"
-        if os.environ.get("CXR_REQUIRE_REAL"):
-            pytest.fail(message)
-        pytest.skip(message)
+        absent(f"REAL MATERIAL ABSENT: no films and expert labels in {REAL}; set CXR_REAL")
     return REAL
 
 

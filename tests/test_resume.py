@@ -107,3 +107,22 @@ def test_a_run_that_is_told_to_stop_keeps_its_step_says_so_and_goes_on(mini: Pat
     assert "trainer.max_epochs=2 (the run: 400)" in done.stderr
     id_before = json.loads((folder / "run.json").read_text())["wandb_id"]
     assert all(path.name.endswith(id_before) for path in folder.glob("wandb/offline-run-*"))
+
+
+def test_a_run_that_is_told_to_stop_before_it_trains_says_so_too(mini: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    places = [f"data.root={mini}", f"data.store_dir={tmp_path / 'stores'}", f"hydra.run.dir={folder}"]
+    process = subprocess.Popen([sys.executable, str(PROJECT / "train.py"), *places, "trainer.max_epochs=400"], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (folder / "run.json").is_file():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGUSR1)
+        _, told = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 75
+    assert told.startswith("stopped by SIGUSR1")
+    assert told.endswith(f"python train.py resume={folder}\n")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from itertools import chain
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import call
+from commands import call, free_port
 
 SCRIPT = Path(__file__).with_name("one_of_several.py")
 Seen = list[dict]
@@ -18,10 +17,7 @@ Seen = list[dict]
 
 def work_together(folder: Path, n_processes: int, accumulated: int = 1) -> Seen:
     """What each of the processes saw, by rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(n_processes), "NODE_RANK": "0", "OMP_NUM_THREADS": "1"}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(n_processes), "NODE_RANK": "0", "OMP_NUM_THREADS": "1"}
     processes = []
     for rank in range(n_processes):
         environment = os.environ | place | {"LOCAL_RANK": str(rank)}

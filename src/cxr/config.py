@@ -17,7 +17,7 @@ from typing import Any, Union
 
 from omegaconf import MISSING
 
-from cxr import failures, resume
+from cxr import failures, job, resume
 
 PROJECT = Path(__file__).resolve().parents[2]
 CONFIGS = PROJECT / "configs"
@@ -153,7 +153,8 @@ class SGD(Optim):
 class Trainer:
     max_epochs: int = key(20, "passes over the training films")
     accelerator: str = key("auto", "auto, cpu or gpu")
-    devices: Union[int, str] = key("auto", "how many devices of this machine, or auto")  # noqa: UP007
+    devices: Union[int, str] = key("auto", "how many devices of this machine, or auto; SLURM and torchrun start a process for each, and their number counts")  # noqa: UP007
+    num_nodes: int | None = key(None, "machines; null is as many as SLURM or torchrun started this on, and another number than theirs is refused")
     strategy: str = key("auto", "auto or ddp")
     precision: str = key("32-true", "32-true, bf16-mixed or 16-mixed")
     accumulate_grad_batches: int = key(1, "steps whose gradients are averaged before the weights move")
@@ -344,6 +345,7 @@ RANGES = {
     "optim.warmup_steps": (0, 10**9),
     "optim.final_fraction": (0, 1),
     "trainer.max_epochs": (1, 10**6),
+    "trainer.num_nodes": (1, 10**6),
     "trainer.accumulate_grad_batches": (1, 10**6),
     "trainer.gradient_clip_val": (0, 1e9),
     "trainer.checkpoint_every_minutes": (0, 1e6),
@@ -414,9 +416,9 @@ def entry(name: str, schema: type) -> Callable[[Callable[[Any], None]], Callable
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
             if "resume" in {item.name for item in fields(schema)}:
                 try:
-                    sys.argv[1:] = resume.arguments(sys.argv[1:])
-                except resume.ResumeError as error:
-                    sys.exit(f"error: {error}")
+                    sys.argv[1:] = job.arguments(resume.arguments(sys.argv[1:]))
+                except (resume.ResumeError, job.JobError) as error:
+                    sys.exit(f"error: {error}" if job.is_first() else 1)
             try:
                 sys.exit(_run_hydra(name, schema, function))
             except KeyboardInterrupt:
@@ -436,7 +438,7 @@ def _run_hydra(name: str, schema: type, function: Callable[[Any], None]) -> int:
     register(schema)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's own handler would print a traceback and leave
 
-    ended_by: list[Exception] = []
+    ended_by: list[BaseException] = []
 
     def typed(raw: Any) -> None:
         try:
@@ -445,7 +447,9 @@ def _run_hydra(name: str, schema: type, function: Callable[[Any], None]) -> int:
                     raise ConfigError(f"{group}.name={raw[group].name}: choose it as {group}={raw[group].name}, which brings its own keys")
             # once more over the bare schema: `+foo=1` and `++foo=1` have opened the composed one
             function(from_plain(schema, OmegaConf.to_container(raw, enum_to_str=True)))
-        except Exception as error:  # kept from Hydra, which would print words of its own around it
+        except BaseException as error:  # kept from Hydra, which would print words of its own around it
+            if not isinstance(error, Exception) and not hasattr(error, "exit_code"):
+                raise
             ended_by.append(error)
 
     try:
@@ -457,6 +461,8 @@ def _run_hydra(name: str, schema: type, function: Callable[[Any], None]) -> int:
     status = 0
     for failure in ended_by:
         status = max(status, getattr(failure, "exit_code", 1))
+        if isinstance(failure, HydraException | OmegaConfBaseException | ConfigError | job.JobError) and not job.is_first():
+            continue  # the first one says it
         if isinstance(failure, HydraException | OmegaConfBaseException):
             print(f"error: {explain(failure, schema)}", file=sys.stderr)
         elif type(failure).__module__.startswith("cxr."):

@@ -21,7 +21,7 @@ CONFIG, RUN, REPORT = "config.yaml", "run.json", "report/report.json"
 # keys that cannot change a number
 HARMLESS: dict[str, tuple[str, ...] | None] = {
     "data": ("root", "labels", "store_dir", "expert_labels", "num_workers"),
-    "trainer": ("accelerator", "devices", "strategy", "checkpoint_every_minutes", "max_nonfinite_steps"),
+    "trainer": ("accelerator", "devices", "num_nodes", "strategy", "checkpoint_every_minutes", "max_nonfinite_steps"),
     "logger": None,
 }
 # what is done with the predictions: no part of what made them, and hashed in the evaluation protocol

@@ -113,7 +113,10 @@ def automatic_workers(n_training_processes: int, *, gpu: bool) -> int:
         gpu: whether they train on GPUs.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # a batch system may lend fewer than there are
-    spare = cores // n_training_processes - 1
+    share = cores // n_training_processes
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1) > 1:  # each was lent its own, and may see no others
+        share = int(os.environ.get("SLURM_CPUS_PER_TASK") or share)
+    spare = share - 1
     return min(8 if gpu else 1, max(0, spare))
 
 

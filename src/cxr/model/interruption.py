@@ -16,8 +16,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 PATIENCE_S = 30
 
 
-class Interrupted(Exception):
-    """The program was asked to stop, and what it did is kept."""
+class Interrupted(BaseException):
+    """The program was asked to stop, and what it did is kept. No Exception, for whatever it interrupts would take it for a failure of its own."""
 
     exit_code = INTERRUPTED
 

@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import shutil
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -22,6 +23,7 @@ from cxr.cohort.findings import NIH_FINDINGS, require_findings
 from cxr.cohort.splits import Splits
 from cxr.config import Config, Trainer, from_plain
 from cxr.failures import explain
+from cxr.job import Job, JobError, Start, environment, find_job, is_first
 from cxr.resume import config_sha256, file_sha256
 from cxr.run import RunError
 from cxr.run.provenance import git_commit, now, place_in_wandb, plain_config, validation_in_words
@@ -43,15 +45,37 @@ def train(config: Config) -> None:
     """Trains, predicts and reports, into the run folder that Hydra has made or, with `resume`, into that of the run that goes on."""
     from hydra.core.hydra_config import HydraConfig
 
+    from cxr.model.interruption import Interrupted, StopRequest
+
+    hydra = HydraConfig.get()
+    _refuse_sweep_of_processes(config.trainer, hydra.mode)
+    job = _find_job(config.trainer)
+    run_dir = Path(hydra.runtime.output_dir)
+    if not is_first():
+        logging.getLogger("cxr").setLevel(logging.ERROR)  # the first one warns for all
+    try:
+        with StopRequest() as stop:
+            _train(config, run_dir, Start(job) if job else None, stop)
+    except Interrupted as error:
+        if job:
+            # srun ends the others as soon as one has ended, and that they were ended would become the status of them all
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if not is_first():  # the first one speaks for all, and a status of ours would make it be killed
+            return
+        begun = (run_dir / resume.RUN).is_file()
+        raise Interrupted(f"{error}; go on with: python train.py resume={run_dir}" if begun else f"{error}, before it began") from error
+
+
+def _train(config: Config, run_dir: Path, start: Start | None, stop: "StopRequest") -> None:
     from cxr.model.weights import require_weights
 
-    started, hydra = now(), HydraConfig.get()
-    _refuse_sweep_of_processes(config.trainer, hydra.mode)
-    run_dir = Path(hydra.runtime.output_dir)
-    if not _is_first_process():
-        logging.getLogger("cxr").setLevel(logging.WARNING)
+    started = now()
+    if start and not is_first() and not start.hear():
+        return
     config, lock = _take_run(config, run_dir)
     if lock is None:
+        if start:
+            start.say(False)
         return
     plain, facts = resume.read(run_dir)
     experiment = facts["choices"].get("experiment") or "train"
@@ -71,42 +95,41 @@ def train(config: Config) -> None:
     check_coverage(config.data, study.catalogue, store)
 
     from cxr.model.checkpoint import find_checkpoint
-    from cxr.model.interruption import Interrupted, StopRequest
+    from cxr.model.interruption import Interrupted
 
     identity = _identity(plain, study, store)
     checkpoint = find_checkpoint(run_dir / "checkpoints")
     if checkpoint:
         resume.check_identity(checkpoint.get("identity"), identity, run_dir)
         log.info("Going on after step %d, in epoch %d", checkpoint["global_step"], checkpoint["epoch"] + 1)
+    if start and is_first():
+        start.say(True)
     # a job of a multirun is a number in the folder of the sweep, whose name is a time
     group, name = (f"{experiment} {run_dir.parent.name}", f"{run_dir.parent.name}/{run_dir.name}") if run_dir.name.isdigit() else (experiment, run_dir.name)
     loggers = tracking.make_loggers(
         run_dir,
         place_in_wandb(config.logger, mode=mode, group=group, name=name, tags=[config.model.name, config.data.name]),
-        first_process=_is_first_process(),
+        first_process=is_first(),
         config=plain | {"commit": facts["commit"]},
         run_id=facts["wandb_id"],
         first_step=checkpoint["global_step"] if checkpoint else 0,
     )
     status = 1
     try:
-        with StopRequest() as stop:
-            trainer, classifier, data = fit(config, study, store, run_dir, loggers, stop=stop, identity=identity, go_on=checkpoint is not None)
-            table = predict(trainer, classifier, data, study.splits)
-            if trainer.is_global_zero:
-                from cxr.report.predictions import write_predictions
+        trainer, classifier, data = fit(config, study, store, run_dir, loggers, stop=stop, identity=identity, go_on=checkpoint is not None)
+        table = predict(trainer, classifier, data, study.splits)
+        if trainer.is_global_zero:
+            from cxr.report.predictions import write_predictions
 
-                metadata = _metadata(config, experiment, study, store, trainer, classifier, run_dir, started)
-                write_predictions(run_dir / "predictions.parquet", table, metadata)
-                tracking.log_report(loggers, *write_report(run_dir, plain, study))
-                if config.logger.checkpoint:
-                    tracking.log_checkpoint(loggers, run_dir / "model.safetensors", metadata["protocol"])
+            metadata = _metadata(config, experiment, study, store, trainer, classifier, run_dir, started)
+            write_predictions(run_dir / "predictions.parquet", table, metadata)
+            tracking.log_report(loggers, *write_report(run_dir, plain, study))
+            if config.logger.checkpoint:
+                tracking.log_checkpoint(loggers, run_dir / "model.safetensors", metadata["protocol"])
         status = 0
     except Interrupted as error:
         status = error.exit_code
-        if not _is_first_process():  # the first one speaks for all, and a status of ours would make it be killed
-            return
-        raise Interrupted(f"{error}; go on with: python train.py resume={run_dir}") from error
+        raise
     except Exception as error:
         told = store.changed() or explain(error, run_dir)  # a process that reads from a file that was cut dies without a word
         if told:
@@ -125,7 +148,7 @@ def _take_run(config: Config, run_dir: Path) -> tuple[Config, Any]:
 
     hydra = HydraConfig.get()
     choices = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/") and choice is not None}
-    plain, first = plain_config(config), _is_first_process()
+    plain, first = plain_config(config), is_first()
     if config.resume and hydra.mode and hydra.mode.name == "MULTIRUN":
         raise RunError("resume: a multirun begins new runs; go on with one at a time, without -m")
     if config.resume == "auto":
@@ -150,6 +173,19 @@ def _take_run(config: Config, run_dir: Path) -> tuple[Config, Any]:
     lock = claim(run_dir, "is training there")
     resume.begin(run_dir, plain, choices=choices, commit=git_commit())
     return config, lock
+
+
+def _find_job(trainer: Trainer) -> Job | None:
+    """The processes that SLURM or torchrun started; JobError where the configuration speaks of other machines."""
+    job = find_job()
+    n_nodes = job.n_nodes if job else 1
+    if trainer.num_nodes not in (None, n_nodes):
+        raise JobError(
+            f"trainer.num_nodes={trainer.num_nodes}, and "
+            + (f"{job.launcher} started this on {n_nodes}" if job else "neither SLURM nor torchrun started this: they start it on several machines")
+            + " (docs/clusters.md)"
+        )
+    return job if job and job.n_processes > 1 else None
 
 
 def _identity(plain: dict[str, Any], study: Study, store: "Store") -> dict[str, str]:
@@ -205,6 +241,7 @@ def fit(
         go_on: from the checkpoint in the run folder.
     """
     import pytorch_lightning as pl
+    import torch
     from pytorch_lightning.callbacks import ModelCheckpoint
     from pytorch_lightning.strategies.launchers import subprocess_script
 
@@ -217,8 +254,10 @@ def fit(
     from cxr.model.pace import Pace, PaceBar
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for noise in (".*treespec, LeafSpec.*", ".*exists and is not empty.*", ".*does not have many workers.*", ".*Loading `train_dataloader`.*"):
-        warnings.filterwarnings("ignore", noise)
+    noises = ["treespec, LeafSpec", "exists and is not empty", "does not have many workers", "Loading `train_dataloader`"]
+    noises += ["The `srun` command is available", "all_gather is deprecated", "sync_dist=True"]  # what is logged is the same in every process
+    for noise in noises:
+        warnings.filterwarnings("ignore", f".*{noise}")
     pl.seed_everything(config.seed, verbose=False)
     train_films, train_rows = rows_in_store(store, study.splits.train)
     val_films, val_rows = rows_in_store(store, study.splits.val)
@@ -260,18 +299,27 @@ def fit(
     best = ModelCheckpoint(
         dirpath=folder, filename=BEST.removesuffix(".ckpt"), monitor="val/auroc_macro", mode="max", save_top_k=1, enable_version_counter=False
     )
+    job = find_job()
+    if job:
+        if config.trainer.accelerator != "cpu" and 0 < torch.cuda.device_count() < job.n_per_node:
+            raise RunError(
+                f"{job.launcher} started {job.n_per_node} processes on this machine, and each sees {torch.cuda.device_count()} of its GPUs: every process must"
+                " see them all (SLURM: --gpus-per-node, not --gpus-per-task), and have one"
+            )
+        log.info("%d processes, started by %s; machines: %d", job.n_processes, job.launcher, job.n_nodes)
     subprocess_script._launch_process_observer = watch_children  # type: ignore[attr-defined,assignment]
     trainer = pl.Trainer(
         accelerator=config.trainer.accelerator,
-        devices=config.trainer.devices,
-        strategy=config.trainer.strategy,
+        devices=job.n_per_node if job else config.trainer.devices,
+        num_nodes=job.n_nodes if job else 1,
+        strategy="ddp" if job and job.n_processes > 1 else config.trainer.strategy,
         precision=config.trainer.precision,  # type: ignore[arg-type]
         max_epochs=config.trainer.max_epochs,
         accumulate_grad_batches=config.trainer.accumulate_grad_batches,
         gradient_clip_val=config.trainer.gradient_clip_val or None,
         sync_batchnorm=config.trainer.sync_batchnorm,
         logger=loggers,
-        plugins=[CheckpointFiles(run_dir / "model.safetensors", {"model": config.model.name, "findings": NIH_FINDINGS})],
+        plugins=[CheckpointFiles(run_dir / "model.safetensors", {"model": config.model.name, "findings": NIH_FINDINGS}), environment(job)],
         deterministic=config.deterministic,
         callbacks=[
             best,
@@ -394,8 +442,3 @@ def _metadata(
             "store": str(store_folder(config.data)),
         },
     }
-
-
-def _is_first_process() -> bool:
-    """Before torch is loaded: the variables by which launchers number their processes."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
