@@ -220,6 +220,10 @@ def test_workers_are_chosen_by_what_the_device_takes_and_the_cores_that_are_ther
 
     assert [chosen(1, 1, True), chosen(2, 1, True), chosen(16, 1, True), chosen(16, 4, True), chosen(16, 16, True)] == [0, 1, 8, 3, 0]
     assert [chosen(1, 1, False), chosen(16, 1, False), chosen(2, 2, False)] == [0, 1, 0]
+    # SLURM lends each of its processes cores of its own, and may show it these alone
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
+    assert [chosen(6, 4, True), chosen(24, 4, True)] == [5, 5]
 
 
 def test_fewer_validation_films_than_processes_are_refused() -> None:
