@@ -139,7 +139,7 @@ def settings(plain: Plain) -> dict[str, Any]:
     >>> settings({"data": {"root": "/films", "image_size": 224}, "seed": 1, "logger": {"mode": "auto"}})
     {'data.image_size': 224, 'seed': 1}
     """
-    found = {}
+    found: dict[str, Any] = {}
     for group, value in plain.items():
         harmless = HARMLESS.get(group, ())
         if harmless is None:

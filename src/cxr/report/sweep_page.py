@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from cxr.atomic import write_whole
 from cxr.report import drawing, pages
@@ -131,7 +131,7 @@ def _history(panel: Axes, trials: Trials, best: Part | None) -> None:
     if steps:
         panel.plot(*zip(*[*steps, (trials[-1]["number"], so_far)], strict=True), drawstyle="steps-post", color=VERMILION, linewidth=1.4, zorder=1)
     panel.set(xlabel="Trial", ylabel="Validation AUROC")
-    panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     _grid(panel)
 
 

@@ -8,11 +8,13 @@ import csv
 import json
 import logging
 import math
+import os
 import platform
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -42,7 +44,7 @@ log = logging.getLogger(__name__)
 METRIC = "val/auroc_macro"
 JOURNAL, WORKER_LOCK, CONSOLE = "journal.log", "worker.lock", "console.txt"
 # between two looks at a training, and at what other workers do
-POLL_S, WAIT_S = 0.5, 2.0
+POLL_S, WAIT_S = 0.2, 2.0
 # of a worker on a machine without a common disk: how often it says that it lives, and after what silence it does not
 HEARTBEAT_S, SILENCE_S = 60, 300
 MAX_FAILURES = 3
@@ -82,12 +84,14 @@ def sweep(config: SweepConfig) -> None:
     hydra, of = HydraConfig.get(), config.sweep
     folder = Path(hydra.runtime.output_dir)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with Study.optimize")  # we beat ourselves
     if not re.fullmatch(r"\w[\w.-]*", of.study):
         raise RunError(f"sweep.study={of.study}: letters, digits, _, - and . only, for it names files")
     if config.resume:
         raise RunError("resume: a study goes on by itself when it is started with the same sweep.study")
     choices = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/") and choice is not None and group != "sweep"}
-    recipe = make_recipe(config, choices)
+    recipe = make_recipe(config, choices, {override.partition("=")[0].lstrip("+~") for override in hydra.overrides.task})
     with _common_lock(folder):
         study = open_study(of, folder, recipe.known_by)
     failures, bar = list[str](), tqdm(total=of.trials, desc=of.study, unit="trial", disable=None)
@@ -95,7 +99,7 @@ def sweep(config: SweepConfig) -> None:
         stop.patient = True
         while not stop.name and len(failures) < MAX_FAILURES:
             with _common_lock(folder):
-                _give_up_the_lost(study, folder)
+                _give_up_the_lost(study, of, folder)
                 trials = study.get_trials(deepcopy=False)
                 n_finished = sum(trial.state in FINISHED for trial in trials)
                 n_running = sum(trial.state is TrialState.RUNNING for trial in trials)
@@ -106,7 +110,8 @@ def sweep(config: SweepConfig) -> None:
             if taken is None:  # the last ones are with other workers, who may yet lose them
                 time.sleep(WAIT_S)
                 continue
-            reason = _train(study, taken, recipe, of, config.trainer.max_epochs, stop)
+            max_epochs = int(taken.drawn.get("trainer.max_epochs", config.trainer.max_epochs))
+            reason = _train(study, taken, recipe, of, max_epochs, stop)
             failures = [*failures, reason] if reason else []
     bar.close()
     with _common_lock(folder):
@@ -121,8 +126,13 @@ def sweep(config: SweepConfig) -> None:
 # --- what is searched -------------------------------------------------------------------------------------------------------------------------------
 
 
-def make_recipe(config: SweepConfig, choices: Mapping[str, str]) -> Recipe:
+def make_recipe(config: SweepConfig, choices: Mapping[str, str], typed: Collection[str]) -> Recipe:
     """Everything that is mistaken in a space or a fixed key is said here, before a trial begins.
+
+    Args:
+        config: of the sweep.
+        choices: group -> option.
+        typed: names on the command line, which must not be searched too; what a file says of a key gives way to the search.
 
     Raises:
         RunError: of the space. What Hydra and OmegaConf say of a key or a value.
@@ -134,9 +144,9 @@ def make_recipe(config: SweepConfig, choices: Mapping[str, str]) -> Recipe:
     for group, key in (("logger", "group"), ("look_at_test", "")):  # ours to set
         plain |= {group: plain[group] | {key: config.sweep.study}} if key else {group: False}
     base = compose([f"{group}={choice}" for group, choice in choices.items()])
-    deltas = _difference(plain, base)
-    if both := [name for name in space if name in deltas]:
-        raise RunError(f"{both[0]} is both fixed ({deltas[both[0]]}) and searched: leave it out of the one or the other")
+    if both := [name for name in space if name in typed]:
+        raise RunError(f"{both[0]} is both fixed, on the command line, and searched, in sweep.space: leave it out of the one or the other")
+    deltas = {name: value for name, value in _difference(plain, base).items() if name not in space}
     fixed = {name: value for name, value in settings(plain).items() if name not in space and (name.partition(".")[0] not in space or name in deltas)}
     for name in (".".join(place) for place in FILES):  # by its content: it may lie elsewhere on another machine
         if isinstance(fixed.get(name), str) and Path(fixed[name]).is_file():
@@ -179,7 +189,7 @@ def _distribution(parsed: Any) -> BaseDistribution:
     from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
 
     value = parsed.value()
-    tags = getattr(value, "tags", set())
+    tags: set[str] = getattr(value, "tags", set())
     if tags - ({"log"} if isinstance(value, IntervalSweep) else set()):
         raise ValueError(f"the tag {', '.join(tags)} means nothing here; there is log, of an interval")
     if isinstance(value, ChoiceSweep):
@@ -190,7 +200,7 @@ def _distribution(parsed: Any) -> BaseDistribution:
         if not values:
             raise ValueError("the range is empty")
         if all(isinstance(number, int) for number in (value.start, value.step)):
-            return IntDistribution(int(values[0]), int(values[-1]), step=step)
+            return IntDistribution(int(values[0]), int(values[-1]), step=int(step))
         return FloatDistribution(values[0], values[-1], step=step)
     if isinstance(value, IntervalSweep):
         assert value.start is not None
@@ -251,9 +261,11 @@ class MendingLock(JournalFileSymlinkLock):
     def acquire(self) -> bool:
         super().acquire()
         with open(self._lock_target_file, "r+b") as journal:
-            content = journal.read()
-            if not content.endswith(b"\n"):
-                journal.truncate(content.rfind(b"\n") + 1)
+            size = journal.seek(0, os.SEEK_END)
+            journal.seek(max(0, size - 1))
+            if journal.read() not in (b"", b"\n"):
+                journal.seek(0)
+                journal.truncate(journal.read().rfind(b"\n") + 1)
         return True
 
 
@@ -293,9 +305,9 @@ def open_study(of: Sweep, folder: Path, known_by: Mapping[str, Any]) -> optuna.S
     return study
 
 
-def _give_up_the_lost(study: optuna.Study, folder: Path) -> None:
+def _give_up_the_lost(study: optuna.Study, of: Sweep, folder: Path) -> None:
     """Marks the trials of dead workers; under the common lock, and only while this worker has no trial itself."""
-    if isinstance(study._storage, optuna.storages.RDBStorage):
+    if of.storage:
         optuna.storages.fail_stale_trials(study)
         return
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -329,13 +341,13 @@ def _take_trial(study: optuna.Study, of: Sweep, recipe: Recipe, folder: Path) ->
     lock = claim(own, "trains it", name=WORKER_LOCK)
     drawn = {name: written(trial.params[name], distribution) for name, distribution in recipe.space.items()}
     trial.set_user_attr("drawn", drawn)
-    _beat(study, trial)
+    _beat(study, of, trial)
     return Taken(trial, drawn, own, lock)
 
 
-def _beat(study: optuna.Study, trial: Trial) -> None:
-    if isinstance(study._storage, optuna.storages.RDBStorage):
-        study._storage.record_heartbeat(trial._trial_id)
+def _beat(study: optuna.Study, of: Sweep, trial: Trial) -> None:
+    if of.storage:
+        study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
 
 
 def _train(study: optuna.Study, taken: Taken, recipe: Recipe, of: Sweep, max_epochs: int, stop: StopRequest) -> str | None:
@@ -361,7 +373,7 @@ def _train(study: optuna.Study, taken: Taken, recipe: Recipe, of: Sweep, max_epo
                     asked = "stop"
                     process.terminate()
                 if time.monotonic() - beaten > HEARTBEAT_S:
-                    _beat(study, trial)
+                    _beat(study, of, trial)
                     beaten = time.monotonic()
                 time.sleep(POLL_S)
         finally:
