@@ -390,7 +390,7 @@ def _train(study: optuna.Study, taken: Taken, recipe: Recipe, of: Sweep, max_epo
             study.tell(trial, state=TrialState.PRUNED)
             log.info("Trial %d: pruned after epoch %d at %.4f", trial.number, len(reported), best)
             return None
-        reason = f"stopped by {stop.name}" if asked == "stop" else _last_line(taken.folder / CONSOLE, process)
+        reason = f"stopped by {stop.name}" if asked == "stop" else _last_words(taken.folder / CONSOLE, process)
         trial.set_user_attr("reason", reason)
         study.tell(trial, state=TrialState.FAIL)
         log.warning("Trial %d failed: %s", trial.number, reason)
@@ -408,10 +408,11 @@ def read_epochs(metrics: Path) -> dict[int, float]:
     return {int(float(row["epoch"])): float(row[METRIC]) for row in rows if row.get(METRIC) and row.get("epoch")}
 
 
-def _last_line(console: Path, process: "subprocess.Popen[bytes]") -> str:
-    lines = console.read_text(errors="replace").strip().splitlines()
-    ended = f"killed by signal {-process.returncode}" if process.returncode < 0 else f"status {process.returncode}"
-    return f"{lines[-1] if lines else 'it said nothing'} ({ended})"
+def _last_words(console: Path, process: "subprocess.Popen[bytes]") -> str:
+    """Why a training failed: the first line of its message, or its last line."""
+    lines = console.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+    said = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), lines[-1])
+    return f"{said} ({f'killed by signal {-process.returncode}' if process.returncode < 0 else f'status {process.returncode}'})"
 
 
 # --- the results ------------------------------------------------------------------------------------------------------------------------------------
