@@ -62,7 +62,7 @@ def _card(key: str, part: Part, name: str) -> Card:
     if not part["macro"]["auroc"]:
         return Card(spell(key), kind, "", "", [part["macro"].get("reason", "no finding belongs to the mean")])
     area = part["macro"]["auroc"][name]
-    lines = [f"over {len(part['macro']['findings'])} findings", f"SD over seeds {area['sd_seeds']:.4f}", f"{part['n_images']:,} films"]
+    lines = [f"mean over {len(part['macro']['findings'])}", f"SD over seeds {area['sd_seeds']:.4f}", f"{part['n_images']:,} films"]
     return Card(spell(key), kind, f"{area['value']:.3f}", interval(area), lines)
 
 
@@ -90,7 +90,8 @@ def draw(seeds: Part) -> Figure:
     """A panel per reference set, a row per finding: a dot per seed, their mean, and the interval by patient; the mean over findings in the last row."""
     ((name, _),) = seeds["candidates"].items()
     sets = {key: part for key, part in seeds["reference_sets"].items() if _evaluated(part)}
-    findings = list(dict.fromkeys(finding for part in sets.values() for finding in _evaluated(part)))
+    longest_first = sorted(map(_evaluated, sets.values()), key=len, reverse=True)
+    findings = list(dict.fromkeys(finding for told in longest_first for finding in told))
     rows = [*findings, None]
     figure = Figure(figsize=(WIDTH, 0.34 * len(rows) + 1.5), layout=ConstrainedLayoutEngine(h_pad=0.1))
     panels = figure.subplots(1, max(1, len(sets)), sharey=True, squeeze=False)[0]

@@ -155,7 +155,9 @@ def _take_run(config: Config, run_dir: Path) -> tuple[Config, Any]:
     if config.resume and hydra.mode and hydra.mode.name == "MULTIRUN":
         raise RunError("resume: a multirun begins new runs; go on with one at a time, without -m")
     if config.resume == "auto":
-        found = next(resume.unfinished(run_dir.parent, config_sha256(plain)), None) if first else None
+        candidates = resume.unfinished(run_dir.parent, config_sha256(plain)) if first else ()
+        # one that was to end without a look at the test set has nothing left to do
+        found = next((folder for folder in candidates if resume.read(folder)[0].get("look_at_test", True) == config.look_at_test), None)
         if found:
             log.info("Going on with %s", found)
             shutil.rmtree(run_dir)  # made by Hydra a moment ago, with nothing in it
