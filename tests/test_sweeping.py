@@ -24,6 +24,8 @@ from cxr.run import RunError, sweeping
 from cxr.run.sweeping import open_study, read_epochs, read_space
 from cxr.trials.processes import Process, descendants, kill, look_at
 
+pytestmark = [pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning"), pytest.mark.filterwarnings("ignore:Heartbeat of storage")]
+
 SPACE = ("optim.lr=choice(3e-3, 1e-9)", "loss=choice(bce, focal)", "trainer.max_epochs=range(2, 61)")
 
 # put before every process of the study: a row of a test film that is read ends it, and so does whatever evaluates
@@ -91,7 +93,7 @@ def study(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
         queue.enqueue_trial({"optim.lr": rate, "loss": loss, "trainer.max_epochs": epochs})
 
     places = [f"data.root={mini}", f"data.store_dir={mini.parent / 'stores'}", f"hydra.run.dir={folder}", f"sweep.experiments={base / 'more/experiment'}"]
-    tiny = ["data.image_size=32", "data.batch_size=64", "data.num_workers=0", "logger.mode=disabled", "report.draws=100", "report.reader_draws=100"]
+    tiny = ["data.image_size=32", "data.batch_size=64", "data.num_workers=0", "logger.mode=disabled", "data.expert_labels=null", "report.draws=100"]
     space = f"sweep.space=[{','.join(json.dumps(text) for text in SPACE)}]"
     pruning = ["sweep.prune_after_trials=1", "sweep.prune_after_epochs=1"]
     command = [str(PROJECT / "scripts/sweep.py"), "sweep=lr_loss", "sweep.study=tiny", "sweep.trials=2", space, *pruning, *places, *tiny]
@@ -173,7 +175,7 @@ except RuntimeError as error:
 def test_the_best_is_an_experiment_file_of_deltas_that_composes_to_the_trials_own_configuration(study: Study) -> None:
     path = study.experiments / "experiment/tiny_best.yaml"
     text, content = path.read_text(), yaml.safe_load(path.read_text())
-    assert "python train.py experiment=tiny_best" in text
+    assert "python train.py experiment=tiny_best data.expert_labels=null\n" in text
     assert f"val/auroc_macro {float(study.rows[1]['value']):.4f}" in text
     assert content["defaults"] == ["demo", "_self_", {"override /loss": "focal"}]
     assert "lr" not in content.get("optim", {})  # the demo's own

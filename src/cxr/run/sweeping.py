@@ -390,7 +390,7 @@ def _train(study: optuna.Study, taken: Taken, recipe: Recipe, of: Sweep, max_epo
             study.tell(trial, state=TrialState.PRUNED)
             log.info("Trial %d: pruned after epoch %d at %.4f", trial.number, len(reported), best)
             return None
-        reason = f"stopped by {stop.name}" if asked == "stop" else _last_words(taken.folder / CONSOLE, process)
+        reason = f"stopped by {stop.name}" if stop.name else _last_words(taken.folder / CONSOLE, process)
         trial.set_user_attr("reason", reason)
         study.tell(trial, state=TrialState.FAIL)
         log.warning("Trial %d failed: %s", trial.number, reason)
@@ -511,12 +511,12 @@ def write_experiment(of: Sweep, recipe: Recipe, folder: Path, best: Mapping[str,
 # Made by  python scripts/sweep.py sweep={sweep_choice}
 # Its run  python train.py resume={at}/{best["number"]} look_at_test=true
 """
-    defaults: list[Any] = [*([experiment] if experiment else []), "_self_", *({f"override /{group}": choice} for group, choice in groups.items())]
-    parts = [{"defaults": defaults}, nested] if len(defaults) > 1 else [nested]
+    defaults = [*([experiment] if experiment else []), "_self_", *(f"override /{group}: {choice}" for group, choice in groups.items())]
+    parts = ["defaults:\n" + "".join(f"  - {line}\n" for line in defaults)] if len(defaults) > 1 else []
+    parts += [yaml.safe_dump(nested, sort_keys=False, allow_unicode=True)] if nested else []
     path = Path(of.experiments) / f"{of.study}_best.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    body = "\n".join(yaml.safe_dump(part, sort_keys=False, allow_unicode=True) for part in parts if part)
-    write_whole(path, (head + body).encode())
+    write_whole(path, (head + "\n".join(parts)).encode())
     return path
 
 
