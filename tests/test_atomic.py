@@ -43,3 +43,28 @@ def test_a_folder_is_one_process_at_a_time_and_free_when_that_was_killed(tmp_pat
     process.kill()
     process.wait()
     claim(tmp_path, "is at work").close()
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from cxr.atomic import claim
+folder = Path(sys.argv[1])
+lock = claim(folder, "holds it", name="worker.lock")
+print("held", flush=True)
+sys.stdin.read()
+(folder / "done").touch()
+"""
+
+
+def test_a_folder_is_waited_for_where_that_is_asked_for(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(BusyError):
+            claim(tmp_path, "wants it", name="worker.lock")
+        claim(tmp_path, "wants it").close()  # another lock of the same folder
+        holder.stdin.close()
+        with claim(tmp_path, "wants it", name="worker.lock", wait=True):
+            assert (tmp_path / "done").exists()

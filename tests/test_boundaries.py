@@ -44,6 +44,7 @@ ONLY_IN = {
     "sklearn": {"report", "benchmark"},
     "numba": {"data"},
     "isal": {"data", "benchmark"},
+    "optuna": {"run"},
 }
 # the training path runs on a bare GPU node
 HOT_PATH = ("cxr.data.datamodule", "cxr.model.classifier", "cxr.model.pace", "cxr.stats.ranking", "cxr.benchmark.loader", "cxr.benchmark.step")

@@ -30,6 +30,9 @@ def test_what_cannot_change_a_number_may_differ_and_is_taken() -> None:
     agreed = agree(PLAIN, composed, ["data.root=/elsewhere", "data.num_workers=4", "seed=0", "resume=x"], {})
     assert agreed["data"] == {"root": "/elsewhere", "num_workers": 4, "batch_size": 64}
     assert config_sha256(agreed) == config_sha256(PLAIN)
+    closed = PLAIN | {"look_at_test": False}
+    assert config_sha256(closed) == config_sha256(PLAIN)
+    assert agree(closed, PLAIN | {"look_at_test": True}, ["look_at_test=true"], {})["look_at_test"] is True
 
 
 def test_what_can_change_a_number_is_refused_with_both_values() -> None:

@@ -39,20 +39,22 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def claim(folder: Path, purpose: str) -> IO[str]:
+def claim(folder: Path, purpose: str, *, name: str = "lock", wait: bool = False) -> IO[str]:
     """Takes a folder for this process, until the returned file is closed or the process ends, however it ends.
 
     Args:
-        folder: in which a file named `lock` is made.
+        folder: in which a file is made.
         purpose: for the message, "trains here".
+        name: of the file.
+        wait: for another process that has it.
 
     Raises:
         BusyError: another process has it.
     """
-    file = (folder / "lock").open("a")
+    file = (folder / name).open("a")
     try:
         # not flock: that would outlive a killed process in the workers it has forked
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
         raise BusyError(f"{folder}: another process {purpose}; wait for it, or stop it") from error

@@ -230,10 +230,48 @@ class Config:
     seed: int = key(0, "of weights, order and augmentation")
     deterministic: bool = key(False, "the same bytes from every run of a config on one machine; slower on a GPU (on a CPU runs are so anyway)")
     resume: str | None = key(None, "a run folder to go on with, or auto: the newest unfinished run of the same config, else a new one")
+    look_at_test: bool = key(
+        True,
+        "false ends when the best epoch is known: no test film is opened, nothing predicted or reported; resume=<run folder> look_at_test=true does it later",
+    )
 
 
 # groups whose options differ in keys
 VARIANTS: dict[str, tuple[Any, ...]] = {"loss": (BCE, WeightedBCE, Focal, Asymmetric), "optim": (AdamW, SGD)}
+
+
+@dataclass
+class Sweep:
+    """How a study searches, on validation films alone."""
+
+    study: str = key(MISSING, "its name: of its folder, of its W&B group, and of the experiment file that it ends in; the default is the sweep's")
+    space: list[str] = key(
+        MISSING,
+        "what is searched, as Hydra writes it: optim.lr=tag(log, interval(1e-4, 1e-2)), loss=choice(bce, focal), trainer.max_epochs=range(5, 20, 5)",
+    )
+    trials: int = key(20, "trained to the end or pruned when the study ends, by all workers together; those that failed or were lost do not count")
+    seed: int = key(0, "of the sampler")
+    startup_trials: int = key(10, "drawn at random before the sampler (TPE) begins to learn from the trials before")
+    prune: bool = key(True, "end a trial whose best epoch so far is worse than the median of the earlier trials at the same epoch")
+    prune_after_trials: int = key(5, "trials that no other is held against before pruning begins")
+    prune_after_epochs: int = key(3, "epochs that every trial may have")
+    storage: str | None = key(None, "URL of a database (postgresql://...), for workers without a common disk; null is journal.log in the study's folder")
+    experiments: str = key(str(CONFIGS / "experiment"), "folder into which the best trial is written as <study>_best.yaml")
+
+
+@dataclass
+class SweepConfig(Config):
+    """What scripts/sweep.py takes: what train.py takes, for every trial, and how to search."""
+
+    sweep: Sweep = field(default_factory=Sweep)
+
+
+@dataclass
+class SeedsConfig(Config):
+    """What scripts/seeds.py takes: what train.py takes, for every seed, and which seeds."""
+
+    n: int = key(5, "seeds")
+    first: int = key(0, "of them")
 
 
 @dataclass
@@ -354,6 +392,13 @@ RANGES = {
     "operating.sensitivity": (0.01, 0.999),
     "report.draws": (100, 10**6),
     "report.reader_draws": (100, 10**6),
+    "sweep.trials": (1, 10**6),
+    "sweep.seed": (0, 2**32 - 1),
+    "sweep.startup_trials": (1, 10**6),
+    "sweep.prune_after_trials": (1, 10**6),
+    "sweep.prune_after_epochs": (0, 10**6),
+    "n": (2, 1000),
+    "first": (0, 2**31),
     "train_kills": (0, 10**6),
     "prepare_kills": (0, 10**6),
     "inputs": (1, 10**9),
@@ -558,7 +603,7 @@ def help_text(doc: str, schema: type) -> str:
     lines = [doc.strip(), "", "Options of the groups (group=option):"]
     options = {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in sorted(CONFIGS.iterdir()) if folder.is_dir()}
     options |= {group: [str(kind.__dataclass_fields__["name"].default) for kind in kinds] for group, kinds in VARIANTS.items()}
-    names = {item.name for item in fields(schema)} | ({"experiment"} if schema is Config else set())
+    names = {item.name for item in fields(schema)} | ({"experiment"} if issubclass(schema, Config) else set())
     lines += [f"  {group:<12}{', '.join(found)}" for group, found in sorted(options.items()) if group in names]
     lines += ["", "Keys (key=value), with their defaults before any option is chosen:"]
     for item in fields(schema):

@@ -23,6 +23,7 @@ HARMLESS: dict[str, tuple[str, ...] | None] = {
     "data": ("root", "labels", "store_dir", "expert_labels", "num_workers"),
     "trainer": ("accelerator", "devices", "num_nodes", "strategy", "checkpoint_every_minutes", "max_nonfinite_steps"),
     "logger": None,
+    "look_at_test": None,
 }
 # what is done with the predictions: no part of what made them, and hashed in the evaluation protocol
 EVALUATION = ("macro", "mapping", "operating", "report")
@@ -77,10 +78,13 @@ def arguments(typed: list[str]) -> list[str]:
     folder = Path(written[1:-1] if len(written) > 1 and written[0] == written[-1] and written[0] in "'\"" else written).absolute()
     given = {argument.partition("=")[0] for argument in typed}
     choices = [f"{group}={choice}" for group, choice in read(folder)[1]["choices"].items() if group not in given]
-    # within quotes, Hydra reads a backslash as itself unless a quote follows
-    quoted = re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + found[2].replace('"', '\\"'), str(folder))
     others = [argument for argument in typed if not argument.startswith(("hydra.", "resume="))]
-    return [*choices, *others, f'resume="{quoted}"', f'hydra.run.dir="{quoted}"', "hydra.output_subdir=null"]
+    return [*choices, *others, f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null"]
+
+
+def quoted(text: str | Path) -> str:
+    """As Hydra's command line takes any text: within quotes it reads a backslash as itself unless a quote follows."""
+    return '"' + re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + found[2].replace('"', '\\"'), str(text)) + '"'
 
 
 def agree(saved: Plain, composed: Plain, overrides: list[str], choices: Mapping[str, str]) -> Plain:
@@ -111,7 +115,10 @@ def agree(saved: Plain, composed: Plain, overrides: list[str], choices: Mapping[
             continue
         allowed = HARMLESS.get(group, ())
         if allowed is None or key in allowed:
-            agreed[group][key] = new
+            if key:
+                agreed[group][key] = new
+            else:
+                agreed[group] = new
         else:
             conflicts.append(f"{name}={new} (the run: {old})")
     if conflicts:
@@ -124,6 +131,22 @@ def look_up(plain: Plain, dotted: str) -> Any:
     for part in dotted.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
+
+
+def settings(plain: Plain) -> dict[str, Any]:
+    """Dotted key -> value, of all that can change a number of the run or of its report.
+
+    >>> settings({"data": {"root": "/films", "image_size": 224}, "seed": 1, "logger": {"mode": "auto"}})
+    {'data.image_size': 224, 'seed': 1}
+    """
+    found: dict[str, Any] = {}
+    for group, value in plain.items():
+        harmless = HARMLESS.get(group, ())
+        if harmless is None:
+            continue
+        inner = {f"{group}.{key}": item for key, item in value.items() if key not in harmless} if isinstance(value, dict) else {group: value}
+        found |= inner
+    return found
 
 
 def is_finished(folder: Path) -> bool:

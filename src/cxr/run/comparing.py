@@ -12,7 +12,7 @@ import cxr
 from cxr import resume, tracking
 from cxr.config import CompareConfig, EnsembleConfig
 from cxr.report.compare import Run
-from cxr.resume import EVALUATION, HARMLESS, config_sha256
+from cxr.resume import EVALUATION, config_sha256, settings
 from cxr.run import RunError
 from cxr.run.provenance import git_commit, now, place_in_wandb
 from cxr.run.reading import Finished, read_finished
@@ -42,8 +42,13 @@ def compare(config: CompareConfig) -> None:
     tracking.log_comparison(into, place, comparison, into / "compare.html", sorted((into / "figures").glob("*.png")))
 
 
-def make_comparison(config: CompareConfig) -> dict[str, Any]:
-    """The content of compare.json. A look at the test set, counted in every run's folder."""
+def make_comparison(config: CompareConfig, *, recipe: str = "") -> dict[str, Any]:
+    """The content of compare.json. A look at the test set, counted in every run's folder.
+
+    Args:
+        config: which runs, and how.
+        recipe: what the one candidate is called, where all runs are seeds of one.
+    """
     from cxr.report import render
     from cxr.report.compare import compare as compare_runs
     from cxr.report.compare import require_one_protocol
@@ -66,7 +71,8 @@ def make_comparison(config: CompareConfig) -> dict[str, Any]:
         refuse_strangers(predictions.table, study.splits)
         runs[one.folder] = replace(runs[one.folder], predictions=predictions)
 
-    candidates = {name: [runs[one.folder] for one in several] for name, several in group_by_recipe(finished).items()}
+    groups = {recipe: finished} if recipe else group_by_recipe(finished)
+    candidates = {name: [runs[one.folder] for one in several] for name, several in groups.items()}
     return {
         "candidates": {
             name: {"runs": [run.name for run in several], "seeds": [run.protocol["seed"] for run in several]} for name, several in candidates.items()
@@ -168,18 +174,6 @@ def differing_settings(plains: Mapping[str, Mapping[str, Any]]) -> dict[str, dic
     >>> differing_settings({"a": {"optim": {"lr": 0.1, "name": "sgd"}, "seed": 0}, "b": {"optim": {"lr": 0.2, "name": "sgd"}, "seed": 1}})
     {'a': {'optim.lr': 0.1}, 'b': {'optim.lr': 0.2}}
     """
-    flat = {name: _settings(plain) for name, plain in plains.items()}
+    flat = {name: settings({key: value for key, value in plain.items() if key not in (*EVALUATION, "seed")}) for name, plain in plains.items()}
     keys = sorted({key for one in flat.values() for key, value in one.items() if any(other.get(key) != value for other in flat.values())})
     return {name: {key: one[key] for key in keys if key in one} for name, one in flat.items()}
-
-
-def _settings(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted key -> value, of what can change a number."""
-    found = {}
-    for group, value in plain.items():
-        if group in (*EVALUATION, "seed") or HARMLESS.get(group, ()) is None:
-            continue
-        for key, inner in value.items() if isinstance(value, dict) else [("", value)]:
-            if key not in (HARMLESS.get(group) or ()):
-                found[f"{group}.{key}".rstrip(".")] = inner
-    return found

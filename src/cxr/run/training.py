@@ -117,15 +117,18 @@ def _train(config: Config, run_dir: Path, start: Start | None, stop: "StopReques
     status = 1
     try:
         trainer, classifier, data = fit(config, study, store, run_dir, loggers, stop=stop, identity=identity, go_on=checkpoint is not None)
-        table = predict(trainer, classifier, data, study.splits)
-        if trainer.is_global_zero:
-            from cxr.report.predictions import write_predictions
+        if config.look_at_test:
+            table = predict(trainer, classifier, data, study.splits)
+            if trainer.is_global_zero:
+                from cxr.report.predictions import write_predictions
 
-            metadata = _metadata(config, experiment, study, store, trainer, classifier, run_dir, started)
-            write_predictions(run_dir / "predictions.parquet", table, metadata)
-            tracking.log_report(loggers, *write_report(run_dir, plain, study))
-            if config.logger.checkpoint:
-                tracking.log_checkpoint(loggers, run_dir / "model.safetensors", metadata["protocol"])
+                metadata = _metadata(config, experiment, study, store, trainer, classifier, run_dir, started)
+                write_predictions(run_dir / "predictions.parquet", table, metadata)
+                tracking.log_report(loggers, *write_report(run_dir, plain, study))
+                if config.logger.checkpoint:
+                    tracking.log_checkpoint(loggers, run_dir / "model.safetensors", metadata["protocol"])
+        else:
+            log.info("The test sets stay closed. To open them: python train.py resume=%s look_at_test=true", run_dir)
         status = 0
     except Interrupted as error:
         status = error.exit_code
@@ -152,7 +155,9 @@ def _take_run(config: Config, run_dir: Path) -> tuple[Config, Any]:
     if config.resume and hydra.mode and hydra.mode.name == "MULTIRUN":
         raise RunError("resume: a multirun begins new runs; go on with one at a time, without -m")
     if config.resume == "auto":
-        found = next(resume.unfinished(run_dir.parent, config_sha256(plain)), None) if first else None
+        candidates = resume.unfinished(run_dir.parent, config_sha256(plain)) if first else ()
+        # one that was to end without a look at the test set has nothing left to do
+        found = next((folder for folder in candidates if resume.read(folder)[0].get("look_at_test", True) == config.look_at_test), None)
         if found:
             log.info("Going on with %s", found)
             shutil.rmtree(run_dir)  # made by Hydra a moment ago, with nothing in it
