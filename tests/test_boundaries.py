@@ -21,13 +21,14 @@ MAY_IMPORT = {
     "cohort": set(),
     "stats": set(),
     "data": {"atomic"},
+    "sources": {"atomic"},
     "resume": {"atomic"},
     "config": {"resume", "failures", "job"},
     "tracking": {"atomic"},
     "mini": {"cohort"},
     "model": {"stats", "atomic"},
     "report": {"cohort", "stats", "atomic"},
-    "run": {*ROOMS, "mini", "config", "tracking", "atomic", "failures", "job", "resume", "trials"},
+    "run": {*ROOMS, "sources", "mini", "config", "tracking", "atomic", "failures", "job", "resume", "trials"},
     "trials": {"config", "data", "cohort", "mini", "model", "report", "resume", "tracking"},
     "benchmark": {"data", "model", "stats", "report"},
 }
@@ -45,6 +46,8 @@ ONLY_IN = {
     "numba": {"data"},
     "isal": {"data", "benchmark"},
     "optuna": {"run"},
+    "google": {"sources"},
+    "dicomweb_client": {"sources"},
 }
 # the training path runs on a bare GPU node
 HOT_PATH = ("cxr.data.datamodule", "cxr.model.classifier", "cxr.model.pace", "cxr.stats.ranking", "cxr.benchmark.loader", "cxr.benchmark.step")

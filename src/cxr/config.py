@@ -282,6 +282,31 @@ class PrepareConfig:
 
 
 @dataclass
+class DownloadConfig:
+    """What scripts/download.py takes: where from, which films, and how to go about it."""
+
+    source: str = key(MISSING, "gcs (Google's bucket), dicomweb (Google's DICOM store, or any PACS), bigquery (the label table) or expert_labels (a check)")
+    images: str = key(
+        "expert",
+        "expert (all films with radiologists' labels), four_findings_validation, four_findings_test, all_findings_test, train_val, test, all, "
+        "a number (the first so many), or the path of a list",
+    )
+    folder: str | None = key(None, "where the films go; null is images/ in data.root")
+    workers: int = key(8, "films at a time")
+    attempts: int = key(6, "at one film, with waits that double from first_wait_seconds to a minute")
+    first_wait_seconds: float = key(1.0, "after a first failure, seconds")
+    give_up_minutes: float = key(5.0, "without a single byte from anywhere, minutes; then it ends")
+    billing_project: str | None = key(None, "gcs, bigquery: the Google Cloud project that pays")
+    format: str = key("png", "gcs: png (NIH's own files) or dicom")
+    bucket: str = key("gcs-public-data--healthcare-nih-chest-xray", "gcs: or another that is laid out like it")
+    url: str | None = key(None, "dicomweb: of the server; null is NIH's store in Google's Cloud Healthcare API")
+    google_credentials: bool | None = key(None, "dicomweb: sign in with Google's application-default credentials; null does so at Google's address alone")
+    query: dict[str, str] = key({}, "dicomweb: QIDO-RS filters, {Modality:DX,StudyDate:20240101-20241231}; empty takes all")
+    table: str = key("chc-nih-chest-xray.nih_chest_xray.nih_chest_xray", "bigquery: or another of its columns")
+    data: Data = field(default_factory=Data)
+
+
+@dataclass
 class EvaluateConfig:
     """What scripts/evaluate.py takes: a run folder; where its labels lie now, if they moved; and what of the evaluation to change, else as in the run."""
 
@@ -354,6 +379,8 @@ class FuzzConfig:
 
 
 CHOICES = {
+    "source": ("gcs", "dicomweb", "bigquery", "expert_labels"),
+    "format": ("png", "dicom"),
     "data.name": ("cxr14", "mini"),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
     "trainer.strategy": ("auto", "ddp"),
@@ -399,6 +426,10 @@ RANGES = {
     "sweep.prune_after_epochs": (0, 10**6),
     "n": (2, 1000),
     "first": (0, 2**31),
+    "workers": (1, 10),
+    "attempts": (1, 100),
+    "first_wait_seconds": (0, 60),
+    "give_up_minutes": (0.01, 1e6),
     "train_kills": (0, 10**6),
     "prepare_kills": (0, 10**6),
     "inputs": (1, 10**9),

@@ -50,6 +50,16 @@ READERS = {
 SOURCE = "https://cloud.google.com/healthcare-api/docs/resources/public-datasets/nih-chest#additional_labels"
 
 
+# file -> rows under its header, sha256, as published
+PUBLISHED = {
+    "four_findings_expert_labels/validation_labels.csv": (2414, "aa4c1d092818ae9150ae72dad77e32fca070a975b9a3273a06e47f3bf7b0590d"),
+    "four_findings_expert_labels/test_labels.csv": (1962, "24911a463c0c5e40e1bcd39a5b0aa38079b89859946932fca4d5f62081a0ed9f"),
+    "four_findings_expert_labels/individual_readers.csv": (13081, "cff9a96993c25c1b05e3da28bfbbf0fbe445f0c250d605bf1f783aa73aaae0fd"),
+    "all_findings_expert_labels/test_labels.csv": (810, "2602080132c8a2366ff428adfef98b79c809f5be8cfcde9cc237c62561c7ae40"),
+    "all_findings_expert_labels/test_individual_readers.csv": (4050, "e6193ea748d66857ea2db11765c961eb1f8b21829df73dc9dfc11e9c63caa16c"),
+}
+
+
 class ExpertError(ValueError):
     """The expert labels are not where they were said to be, or contradict the catalogue, their readers or each other."""
 

@@ -1,6 +1,7 @@
 """The image store: every film decoded and resized once, so that training reads a memory-mapped array and never a PNG.
 
 A store is a folder: images.npy (N, size, size) uint8, image_ids.npy (N,), meta.json, quarantine.csv (files that could not be read, with the reason).
+Films come as files, or stream out of archives in whatever order those hold them; the store is the same.
 It is written into `<folder>.partial` and renamed when it is whole. A prepare that was killed goes on from its last recorded film. meta.json holds checksums of
 everything, itself included; of images.npy, which has gigabytes, opening checks the size and some pages, and scripts/prepare.py all of it.
 """
@@ -14,11 +15,11 @@ import mmap
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, Protocol
 
 import cv2
 import numpy as np
@@ -37,6 +38,36 @@ HEADER_BYTES = 128
 
 class StoreError(ValueError):
     """The store is not there, not whole, or was made from something else."""
+
+
+class Archive(Protocol):
+    """A file that holds many films, to be read once from its beginning to its end."""
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the file does."""
+
+    def films(self) -> Iterator[tuple[str, bytes]]:
+        """(image_id, content) in the archive's order; other names too."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """A film's file that has been read already, to be opened as its path would be."""
+
+    name: str
+    data: bytes
+
+    @property
+    def suffix(self) -> str:
+        return Path(self.name).suffix
+
+    def open(self, mode: str = "rb") -> IO[bytes]:
+        return io.BytesIO(self.data)
 
 
 @dataclass(frozen=True)
@@ -202,38 +233,70 @@ def verify_store(store: Store, folder: Path) -> None:
         raise StoreError(f"the image store at {folder} is damaged (images.npy is not what was written): delete the folder and prepare it again")
 
 
-def check_store(store: Store, folder: Path, image_ids: list[str], size: int) -> None:
-    """Raises StoreError, naming what differs, if the store was made from another list of images, at another size or by another rule."""
-    wanted = {"size": size, "rule": RULE, "list_sha256": list_sha256(image_ids)}
-    differing = [key for key, value in wanted.items() if store.meta.get(key) != value]
+def check_store(store: Store, folder: Path, image_ids: list[str], size: int, streams: dict[str, Any]) -> None:
+    """Raises StoreError, naming what differs, if the store was made from another list of images, at another size, by another rule, or from other archives.
+
+    Args:
+        store: it.
+        folder: in which it lies.
+        image_ids: of the films that lie there as files.
+        size: side in pixels that is wanted.
+        streams: what `_streams` says of the archives that lie there; empty if there are none.
+    """
+    wanted: dict[str, Any] = {"size": size, "rule": RULE}
+    if not streams:
+        wanted["list_sha256"] = list_sha256(image_ids)
+    differing = [f"{key}: store {store.meta.get(key)!r}, now {value!r}" for key, value in wanted.items() if store.meta.get(key) != value]
+    if streams:
+        # what an archive holds is known to the store alone: reading it again would take minutes
+        made_from = store.meta.get("archives", {})
+        changed = [name for name, fingerprint in streams["archives"].items() if made_from.get(name) != fingerprint]
+        strange = set(image_ids) - set(store.image_ids.tolist()) - store.quarantine.keys()
+        differing += [f"archives: {', '.join(changed)} changed or new since"] * bool(changed)
+        differing += [f"films: {len(strange)} lie in the folders and not in the store, the first is {min(strange, default='')}"] * bool(strange)
+        differing += ["the list of images that are wanted"] * (store.meta.get("wanted_sha256", streams["wanted_sha256"]) != streams["wanted_sha256"])
     if differing:
-        told = ", ".join(f"{key}: store {store.meta.get(key)!r}, now {wanted[key]!r}" for key in differing)
         listed = store.meta["n_images"] + len(store.quarantine)
         raise StoreError(
-            f"the image store at {folder} was made from something else ({told}; it lists {listed} images, now {len(image_ids)}).\n"
+            f"the image store at {folder} was made from something else ({', '.join(differing)}; it lists {listed} images, now"
+            f" {'at least ' * bool(streams)}{len(image_ids)}).\n"
             "  Delete that folder to make it anew, or name another: data.store_dir=/path"
         )
 
 
-def build_store(folder: Path, paths: Mapping[str, Path], *, size: int, source: str, package_version: str, n_threads: int | None = None) -> Store:
+def build_store(
+    folder: Path,
+    paths: Mapping[str, Path],
+    *,
+    size: int,
+    source: str,
+    package_version: str,
+    n_threads: int | None = None,
+    archives: Sequence[Archive] = (),
+    wanted: Collection[str] = (),
+) -> Store:
     """Decodes every film into a new store, or opens the one that is there.
 
     Args:
         folder: the store's folder.
-        paths: image_id -> file, in sorted order; the store's rows follow it.
+        paths: image_id -> file, in sorted order; the store's rows are sorted by image_id.
         size: side of the stored images in pixels.
         source: what the films are, for meta.json.
         package_version: for meta.json.
         n_threads: decoding threads; None uses every core (OpenCV releases the interpreter lock).
+        archives: to take films from that are not in `paths`.
+        wanted: image ids to take from them; whatever else they hold is left.
 
     Raises:
-        StoreError: a store is there and was made from something else, or there is nothing to make one from.
+        StoreError: a store is there and was made from something else, or there is nothing to make one from, or an image stands twice in the archives.
+        Whatever the archives raise: films before that are kept.
     """
     image_ids = list(paths)
     identity = {"source": source, "size": size, "rule": RULE, "list_sha256": list_sha256(image_ids), "package_version": package_version}
+    streams = _streams(archives, wanted)
     partial = folder.with_name(folder.name + ".partial")
     if not _is_whole(folder):
-        if not paths:
+        if not paths and not archives:
             raise StoreError(f"no image was found to make the store {folder} from")
         partial.mkdir(parents=True, exist_ok=True)
         with (partial / "lock").open("w") as lock:
@@ -241,41 +304,145 @@ def build_store(folder: Path, paths: Mapping[str, Path], *, size: int, source: s
             if _is_whole(folder):
                 shutil.rmtree(partial, ignore_errors=True)
             else:
+                films = Films(paths, archives, frozenset(wanted))
                 try:
-                    _write_store(folder, partial, paths, size, identity, n_threads or os.cpu_count() or 1)
+                    _write_store(folder, partial, films, size, identity, streams, n_threads or os.cpu_count() or 1)
                 except OSError as error:
                     error.filename = error.filename or str(partial)  # a write that fails does not say of itself where
                     raise
     store = open_store(folder)
-    check_store(store, folder, image_ids, size)
+    check_store(store, folder, image_ids, size, streams)
     return store
+
+
+def _streams(archives: Sequence[Archive], wanted: Collection[str]) -> dict[str, Any]:
+    """What tells one set of archives, and the films wanted from them, from another; empty if there are none."""
+    if not archives:
+        return {}
+    return {"wanted_sha256": list_sha256(sorted(wanted)), "archives": {archive.name: archive.fingerprint for archive in archives}}
 
 
 def _is_whole(folder: Path) -> bool:
     return (folder / "meta.json").is_file()
 
 
-def _write_store(folder: Path, partial: Path, paths: Mapping[str, Path], size: int, identity: dict[str, Any], n_threads: int) -> None:
+@dataclass(frozen=True)
+class Film:
+    """One that is to be decoded.
+
+    Attributes:
+        image_id: its name.
+        source: where its file is.
+        archive: the archive that it comes from; "" for a file of its own.
+        last: no film: the archive has been read to its end.
+    """
+
+    image_id: str
+    source: Path | Content
+    archive: str = ""
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class Films:
+    """What a store is made from: files, then archives."""
+
+    paths: Mapping[str, Path]
+    archives: Sequence[Archive]
+    wanted: frozenset[str]
+
+    def after(self, progress: "Progress") -> Iterator[Film]:
+        """The films that are still to be done."""
+        for image_id in list(self.paths)[progress.n_done :]:
+            yield Film(image_id, self.paths[image_id])
+        elsewhere = {image_id: name for name, image_ids in progress.streamed.items() for image_id in image_ids}
+        for archive in self.archives:
+            if archive.name in progress.finished:
+                continue
+            seen = set[str]()
+            for image_id, data in archive.films():
+                # what lies unpacked is taken from there
+                if image_id not in self.wanted or image_id in self.paths:
+                    continue
+                if image_id in seen or elsewhere.get(image_id, archive.name) != archive.name:
+                    where = f"twice in {archive.name}" if image_id in seen else f"in {elsewhere[image_id]} and in {archive.name}"
+                    raise StoreError(f"{image_id} lies {where}: nobody could say which one was used. Take one away, or unpack the right one into images/")
+                seen.add(image_id)
+                if image_id not in elsewhere:
+                    yield Film(image_id, Content(image_id, data), archive.name)
+            elsewhere |= dict.fromkeys(seen, archive.name)
+            yield Film("", Content("", b""), archive.name, last=True)
+
+
+@dataclass
+class Progress:
+    """How far a prepare came.
+
+    Attributes:
+        identity: of what is made.
+        n_done: files done.
+        streamed: archive -> films taken from it, in its order.
+        finished: archive -> fingerprint, of those read to their end.
+        quarantine: image_id -> why it could not be read.
+    """
+
+    identity: dict[str, Any]
+    n_done: int = 0
+    streamed: dict[str, list[str]] = field(default_factory=dict)
+    finished: dict[str, str] = field(default_factory=dict)
+    quarantine: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def n_films(self) -> int:
+        return self.n_done + sum(map(len, self.streamed.values()))
+
+    def image_ids(self, paths: Mapping[str, Path]) -> list[str]:
+        """Of the films that are done, in the order in which they were."""
+        return [*list(paths)[: self.n_done], *(image_id for image_ids in self.streamed.values() for image_id in image_ids)]
+
+
+def _write_store(folder: Path, partial: Path, films: Films, size: int, identity: dict[str, Any], streams: dict[str, Any], n_threads: int) -> None:
     if _is_whole(partial):  # killed between its last file and its name
         try:
             meta = open_store(partial).meta
         except StoreError:
             meta = {}
-        if all(meta.get(key) == value for key, value in identity.items()):
+        # the list of a store that archives went into is known only when they have been read
+        if all(meta.get(key) == value for key, value in (identity | streams).items() if not (streams and key == "list_sha256")):
             _give_name(partial, folder)
             return
         (partial / "meta.json").unlink()
-    progress = _read_progress(partial, identity)
-    quarantine: dict[str, str] = dict(progress["quarantine"])
-    _append_images(partial, paths, size, quarantine, progress["n_done"], identity, n_threads)
+    progress = _read_progress(partial, identity | ({"wanted_sha256": streams["wanted_sha256"]} if streams else {}), streams.get("archives", {}))
+    _append_images(partial, films, size, progress, n_threads)
 
-    kept = [image_id for image_id in paths if image_id not in quarantine]
-    np.save(partial / "image_ids.npy", np.array(kept, dtype=str))
+    image_ids = progress.image_ids(films.paths)
+    if not image_ids:
+        raise StoreError(f"no image that the labels know was found in {', '.join(archive.name for archive in films.archives)}")
+    kept = [image_id for image_id in image_ids if image_id not in progress.quarantine]
+    _sort_images(partial, kept, size)
+    np.save(partial / "image_ids.npy", np.array(sorted(kept), dtype=str))
     with (partial / "quarantine.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("image_id", "reason"), *quarantine.items()])
+        csv.writer(file).writerows([("image_id", "reason"), *sorted(progress.quarantine.items())])
+    meta = identity | streams | {"list_sha256": list_sha256(sorted(image_ids)), "n_images": len(kept), "n_quarantined": len(progress.quarantine)}
     # read once more, from the system's cache: a killed prepare went on from films that it had not hashed
-    seal(partial, identity | {"n_images": len(kept), "n_quarantined": len(quarantine)}, images_sha256(partial / "images.npy"))
+    seal(partial, meta, images_sha256(partial / "images.npy"))
     _give_name(partial, folder)
+
+
+def _sort_images(partial: Path, image_ids: list[str], size: int) -> None:
+    """Brings rows into the order of their image ids, where an archive had another."""
+    order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
+    if order == list(range(len(image_ids))):
+        return
+    with (partial / "images.npy").open("rb") as file, (partial / "sorted.npy").open("wb") as into:
+        into.write(file.read(HEADER_BYTES))
+        for row in tqdm(order, desc="sorting images", unit="img", disable=None):
+            into.write(os.pread(file.fileno(), size * size, HEADER_BYTES + row * size * size))
+        into.flush()
+        os.fsync(into.fileno())
+    # whoever is killed from here on finds rows that are sorted and a record that is not, so the record goes first
+    (partial / "progress.json").unlink(missing_ok=True)
+    (partial / "sorted.npy").replace(partial / "images.npy")
 
 
 def _give_name(partial: Path, folder: Path) -> None:
@@ -285,50 +452,61 @@ def _give_name(partial: Path, folder: Path) -> None:
     sync(folder.parent)
 
 
-def _read_progress(partial: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """How far an interrupted prepare of the same list, size and rule came; from the start if there was none."""
+def _read_progress(partial: Path, identity: dict[str, Any], archives: dict[str, str]) -> Progress:
+    """How far an interrupted prepare of the same films, size and rule came; from the start if there was none."""
     try:
-        progress = json.loads((partial / "progress.json").read_bytes())
-        n_safe = HEADER_BYTES + (progress["n_done"] - len(progress["quarantine"])) * identity["size"] ** 2
-        if progress["identity"] == identity and progress["n_done"] >= 0 and n_safe <= (partial / "images.npy").stat().st_size:
+        progress = Progress(**json.loads((partial / "progress.json").read_bytes()))
+        n_safe = HEADER_BYTES + (progress.n_films - len(progress.quarantine)) * identity["size"] ** 2
+        # an archive that was read in part may have been fetched again since; one that was read whole must be the same
+        same = progress.streamed.keys() <= archives.keys() and progress.finished.items() <= archives.items()
+        if progress.identity == identity and same and progress.n_done >= 0 and n_safe <= (partial / "images.npy").stat().st_size:
             return progress
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass  # of another version, or damaged: the films are all still there
-    return {"n_done": 0, "quarantine": {}}
+    return Progress(identity)
 
 
-def _append_images(
-    partial: Path, paths: Mapping[str, Path], size: int, quarantine: dict[str, str], n_done: int, identity: dict[str, Any], n_threads: int
-) -> None:
-    """Appends the films after the first n_done to images.npy in order, recording from time to time how many are safe on disk.
+def _append_images(partial: Path, films: Films, size: int, progress: Progress, n_threads: int) -> None:
+    """Appends the films that are still to be done to images.npy, recording from time to time how many are safe on disk.
 
     Rows are appended, not scattered, so that a quarantined film leaves no gap; the header, which holds N, is written last.
     """
-    ids = list(paths)
     path = partial / "images.npy"
     path.touch()
     with path.open("r+b") as file:
-        file.truncate(HEADER_BYTES + (n_done - len(quarantine)) * size * size)
+        file.truncate(HEADER_BYTES + (progress.n_films - len(progress.quarantine)) * size * size)
         file.seek(0, os.SEEK_END)
-        todo = [paths[image_id] for image_id in ids[n_done:]]
-        bar = tqdm(_decode_in_order(todo, size, n_threads), desc="preparing images", unit="img", total=len(ids), initial=n_done, disable=None)
-        for position, result in enumerate(bar, start=n_done):
-            if isinstance(result, DecodeError):
-                if isinstance(result.__cause__, OSError) and not os.path.lexists(todo[position - n_done]):
-                    raise StoreError(
-                        f"{todo[position - n_done]} was there and is gone: is the disk still mounted? Films that were prepared are kept in {partial}, and"
-                        " preparing goes on from there when it is started again"
-                    )
-                quarantine[ids[position]] = str(result)
-            else:
-                file.write(result)
-            if (position + 1) % RECORD_EVERY == 0:
-                file.flush()
-                os.fsync(file.fileno())
-                progress = {"identity": identity, "n_done": position + 1, "quarantine": quarantine}
-                write_whole(partial / "progress.json", json.dumps(progress).encode())
+
+        def record() -> None:
+            file.flush()
+            os.fsync(file.fileno())
+            write_whole(partial / "progress.json", json.dumps(asdict(progress)).encode())
+
+        total = max(len(films.paths), len(films.wanted) if films.archives else 0)
+        fingerprints = {archive.name: archive.fingerprint for archive in films.archives}
+        with tqdm(desc="preparing images", unit="img", total=total, initial=progress.n_films, disable=None) as bar:
+            try:
+                for film, result in _decode_in_order(films.after(progress), size, n_threads):
+                    if film.last:
+                        progress.finished[film.archive] = fingerprints[film.archive]
+                        continue
+                    if isinstance(result, DecodeError):
+                        _refuse_vanished(film, result, partial)
+                        progress.quarantine[film.image_id] = str(result)
+                    else:
+                        file.write(result)
+                    if film.archive:
+                        progress.streamed.setdefault(film.archive, []).append(film.image_id)
+                    else:
+                        progress.n_done += 1
+                    if progress.n_films % RECORD_EVERY == 0:
+                        record()
+                    bar.update()
+            except ValueError:  # of an archive, or ours: what was done stays done
+                record()
+                raise
         header = io.BytesIO()
-        shape = (len(ids) - len(quarantine), size, size)
+        shape = (progress.n_films - len(progress.quarantine), size, size)
         np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
         assert len(header.getvalue()) == HEADER_BYTES
         file.seek(0)
@@ -337,20 +515,45 @@ def _append_images(
         os.fsync(file.fileno())
 
 
-def _decode_in_order(paths: list[Path], size: int, n_threads: int) -> Iterator[np.ndarray | DecodeError]:
-    """Decodes on a pool of threads, a few films ahead of the writer, so that memory stays flat for any number of films."""
+def _refuse_vanished(film: Film, error: DecodeError, partial: Path) -> None:
+    if isinstance(film.source, Path) and isinstance(error.__cause__, OSError) and not os.path.lexists(film.source):
+        raise StoreError(
+            f"{film.source} was there and is gone: is the disk still mounted? Films that were prepared are kept in {partial}, and"
+            " preparing goes on from there when it is started again"
+        )
 
-    def attempt(path: Path) -> np.ndarray | DecodeError:
+
+def _decode_in_order(films: Iterable[Film], size: int, n_threads: int) -> Iterator[tuple[Film, np.ndarray | DecodeError | None]]:
+    """Decodes on a pool of threads, a few films ahead of the writer, so that memory stays flat for any number of films.
+
+    What ends `films` too early is raised after all before it has been given out.
+    """
+
+    def attempt(film: Film) -> np.ndarray | DecodeError | None:
         try:
-            return decode(path, size)
+            return None if film.last else decode(film.source, size)  # type: ignore[arg-type]
         except DecodeError as error:
             return error
 
     cv2.setNumThreads(1)  # one film per thread; OpenCV's own threads would only compete
+    failure: Exception | None = None
     with ThreadPoolExecutor(n_threads) as pool:
-        ahead = deque(pool.submit(attempt, path) for path in paths[: 4 * n_threads])
-        for path in paths[4 * n_threads :]:
-            yield ahead.popleft().result()
-            ahead.append(pool.submit(attempt, path))
+        ahead = deque[tuple[Film, Future[np.ndarray | DecodeError | None]]]()
+        films = iter(films)
+        while True:
+            try:
+                film = next(films)
+            except StopIteration:
+                break
+            except Exception as error:
+                failure = error
+                break
+            ahead.append((film, pool.submit(attempt, film)))
+            if len(ahead) > 4 * n_threads:
+                film, future = ahead.popleft()
+                yield film, future.result()
         while ahead:
-            yield ahead.popleft().result()
+            film, future = ahead.popleft()
+            yield film, future.result()
+    if failure is not None:
+        raise failure

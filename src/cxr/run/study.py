@@ -15,6 +15,7 @@ from cxr.cohort.findings import NIH_FINDINGS
 from cxr.cohort.splits import Splits, make_splits
 from cxr.config import Data, ExpertPatients, MissingImages, store_size
 from cxr.run import RunError
+from cxr.sources.archives import find_archives
 
 if TYPE_CHECKING:
     from cxr.data.store import Store
@@ -97,18 +98,25 @@ def store_folder(data: Data) -> Path:
 
 
 def prepare_store(data: Data, catalogue: Catalogue) -> "Store":
-    """The image store of every film that is there; made on first use. Where only the store was copied to, and no film, it is taken as it is."""
+    """The image store of every film that is there, as a file or in an archive; made on first use. Where only the store was copied to, and no film, it is taken
+    as it is."""
     from cxr.data.store import StoreError, build_store, open_store
 
-    folder = store_folder(data)
-    paths = find_images(Path(data.root).absolute(), catalogue.images.image_id)
-    if not paths:
+    folder, root, wanted = store_folder(data), Path(data.root).absolute(), catalogue.images.image_id
+    paths = find_images(root, wanted)
+    # what has been unpacked completely needs no archive
+    archives = find_archives(root) if len(paths) < len(wanted) else []
+    if not paths and not archives:
         try:
             return open_store(folder)
         except StoreError as error:
-            raise RunError(f"no image was found in {Path(data.root).absolute()} (images/, images_001/images/ ...), and {error}") from error
+            raise RunError(f"no image was found in {root} (images/, images_001/images/ ... or images_001.tar.gz ...), and {error}") from error
     log.info("Image store: %s", folder)
-    return build_store(folder, paths, size=store_size(data), source=data.name, package_version=cxr.__version__)
+    if archives and not (folder / "meta.json").is_file():
+        log.info("  from %d files and %d archives: %s", len(paths), len(archives), ", ".join(archive.name for archive in archives))
+    return build_store(
+        folder, paths, size=store_size(data), source=data.name, package_version=cxr.__version__, archives=archives, wanted=wanted if archives else ()
+    )
 
 
 def check_coverage(data: Data, catalogue: Catalogue, store: "Store") -> None:
