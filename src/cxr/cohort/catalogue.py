@@ -114,10 +114,10 @@ def _read_labels(path: Path) -> tuple[pd.DataFrame, str]:
             "view": view,
         }
     ).join(parse_finding_lists(findings, path))
-    # Google's table says what the release of 2017 says, without the unit of the age
-    release = (
-        "google" if "SOPInstanceUID" in table.columns else "kaggle" if "OriginalImageWidth" in table.columns else "2017" if unit.notna().any() else "v2020"
-    )
+    # Google's table repeats the release of 2017, without the unit of ages
+    told = {"SOPInstanceUID": "google", "OriginalImageWidth": "kaggle"}
+    by_age = "2017" if unit.notna().any() else "v2020"
+    release = next((name for column, name in told.items() if column in table.columns), by_age)
     return images, release
 
 

@@ -33,11 +33,18 @@ def download(config: DownloadConfig) -> None:
     if config.source == "expert_labels":
         check_expert_labels(config.data)
         return
-    for line in ["Licence: no restriction on the use of NIH's films. Whoever shows results has to say:", *attribution("cxr14", has_experts=False)]:
+    for line in terms(config):
         log.info("%s", line)
     stop = Stop()
     with stop.listening():
         {"gcs": download_from_bucket, "dicomweb": download_from_server, "bigquery": download_labels}[config.source](config, stop)
+
+
+def terms(config: DownloadConfig) -> list[str]:
+    """What whoever fetches from there must know, before he does."""
+    if config.source == "dicomweb" and config.url:
+        return ["Films of a server of your own: what may be done with them is yours to know. Files are written as they lie there, names of patients and all."]
+    return ["Licence: no restriction on the use of NIH's films. Whoever shows results has to say:", *attribution("cxr14", has_experts=False)]
 
 
 def download_from_bucket(config: DownloadConfig, stop: Stop) -> None:
@@ -199,7 +206,7 @@ def check_expert_labels(data: Data) -> None:
         log.info("  %-56s %s, %d bytes", name, told, path.stat().st_size)
     if missing:
         raise RunError(
-            f"{len(missing)} of {len(experts.PUBLISHED)} files are missing in {folder}. To get them, fill in the form at {experts.SOURCE}; then {DOCUMENT}"
+            f"{len(missing)} of {len(experts.PUBLISHED)} files are missing in {folder}. To get them, fill in the form at {experts.SOURCE}; steps: {DOCUMENT}"
         )
     loaded = experts.load_experts(folder)
     log.info("They hold together: %s", ", ".join(f"{name} {len(table):,} films" for name, table in loaded.labels.items()))

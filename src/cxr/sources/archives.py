@@ -77,7 +77,7 @@ class Archive:
     def _tar_members(self) -> Iterator[tuple[str, bytes]]:
         with self.path.open("rb") if self.name.endswith(".tar") else gzip.open(self.path, "rb") as opened:
             watched = _Watched(opened)
-            archive = tarfile.TarFile(fileobj=watched)  # type: ignore[arg-type]
+            archive = tarfile.TarFile(fileobj=watched)
             for member in archive:
                 if member.isreg():
                     name = self._plain_name(member.name, member.size)

@@ -230,14 +230,13 @@ def _in_our_words(url: str) -> Iterator[None]:
     try:
         yield
     except requests.HTTPError as error:
-        assert error.response is not None  # raise_for_status gives it
-        status = error.response.status_code
+        status, reason = (error.response.status_code, error.response.reason) if error.response is not None else (0, str(error))
         if status in RETRIED:
             raise Again(f"the server answers {status}") from error
         if status in (404, 410):
             raise Absent("the server has it no more") from error
         hint = ". NIH's store is opened by a form: docs/data.md" if url == NIH and status in (401, 403) else ""
-        raise SourceError(f"{url} refuses, {status} {error.response.reason}{hint}") from error
+        raise SourceError(f"{url} refuses, {status} {reason}{hint}") from error
     except requests.RequestException as error:
         raise Again(f"the connection broke ({type(error).__name__})") from error
     except ValueError as error:  # an answer that is no JSON

@@ -35,6 +35,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 PARTS = ".parts"
 LOOK_S = 0.2
 SAY_EVERY_S = 10.0
+# for those at work to come to an end; whoever waits for a dead server is left behind
+LEAVE_S = 5.0
 # to connect, and between two pieces of an answer
 TIMEOUT_S = (20.0, 60.0)
 
@@ -250,8 +252,9 @@ class _Work:
                         " what is whole is not fetched again"
                     )
         self.stop.event.set()
+        until = time.monotonic() + LEAVE_S
         for thread in threads:
-            thread.join(TIMEOUT_S[1] if failure is None else LOOK_S)
+            thread.join(max(0.0, until - time.monotonic()))
         self.outcome.seconds = time.monotonic() - began
         if failure is not None:
             raise failure
