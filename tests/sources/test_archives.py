@@ -71,6 +71,8 @@ def test_a_store_from_archives_in_any_order_is_that_of_the_unpacked_films(ending
     write(tmp_path / f"images_002.{ending}", members[51:])
     build(tmp_path / "store", dict(list(films.items())[:25]), find_archives(tmp_path), list(films))
     assert same_store(tmp_path / "store", unpacked)
+    # and is taken for theirs when all of them have been unpacked
+    assert len(build(tmp_path / "store", films).images) == 60
 
 
 def test_a_store_from_archives_is_opened_again_without_reading_them(films: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,8 +193,8 @@ def test_an_unreadable_film_of_an_archive_is_quarantined(films: dict[str, Path],
 
 
 def test_archives_without_a_film_that_is_wanted_say_so(tmp_path: Path) -> None:
-    write_tar(tmp_path / "backup.tar.gz", [("notes.txt", b"")])
-    with pytest.raises(StoreError, match=r"no image that the labels know was found in backup\.tar\.gz"):
+    write_tar(tmp_path / "images_backup.tar.gz", [("notes.txt", b"")])
+    with pytest.raises(StoreError, match=r"no image that the labels know was found in images_backup\.tar\.gz"):
         build(tmp_path / "store", {}, find_archives(tmp_path), ["00000001_000.png"])
 
 

@@ -62,7 +62,7 @@ def load_catalogue(root: Path, labels: Path | None = None) -> Catalogue:
     if labels is None or missing:
         raise CatalogueError(
             f"ChestX-ray14 was not found: looked in {root} for {', '.join(missing)}.\n"
-            f"  To get it: download the label file, both lists and the images from {SOURCE}, and name the folder: data.root=/path/to/folder\n"
+            f"  To get it: download the label file, both lists and the images from {SOURCE}, and name the folder: data.root=/path/to/folder (docs/data.md)\n"
             "  To try everything without it, on a miniature that is drawn in seconds: python train.py"
         )
 

@@ -91,8 +91,13 @@ def download_labels(config: DownloadConfig, stop: Stop) -> None:
     log.info("Reading %s: %s, counted towards %s", config.table, size_in_words(question.n_bytes), config.billing_project)
     stop.refuse()
     path = Path(config.data.root).absolute() / bigquery.LABEL_FILE
-    n_rows = bigquery.write_labels(client, question, names, path)
-    catalogue.load_catalogue(path.parent, path)
+    unchecked = path.with_name(f"{path.name}.unchecked")
+    try:
+        n_rows = bigquery.write_labels(client, question, names, unchecked)
+        catalogue.load_catalogue(path.parent, unchecked)
+        unchecked.replace(path)
+    finally:
+        unchecked.unlink(missing_ok=True)
     log.info("%s: %d films. Use it with data.labels=%s", path, n_rows, path)
 
 

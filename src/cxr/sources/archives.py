@@ -119,5 +119,5 @@ class _Watched:
 
 
 def find_archives(root: Path) -> list[Archive]:
-    """The archives that lie in a folder, by name."""
-    return [Archive(path) for path in sorted(root.iterdir()) if path.name.endswith(ENDINGS) and path.is_file()]
+    """The archives in a folder whose names begin with "images", as NIH's do; any other may hold anything."""
+    return [Archive(path) for path in sorted(root.glob("images*")) if path.name.endswith(ENDINGS) and path.is_file()]

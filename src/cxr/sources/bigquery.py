@@ -109,7 +109,7 @@ def write_labels(client: Any, question: Question, names: Mapping[str, str], path
     for uid, findings, patient, age, sex, view in rows:
         image_id = names[uid]
         follow_up = int(image_id.removesuffix(".png").split("_")[1])
-        table.append([image_id, *(str(cell or "").strip() for cell in (findings,)), follow_up, patient, age, sex, view, uid])
+        table.append([image_id, findings, follow_up, patient, age, sex, view, uid])
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([HEADER, *sorted(table)])
     write_whole(path, text.getvalue().encode())

@@ -2,7 +2,7 @@
 
 NIH's films lie in a DICOM store of Google's Cloud Healthcare API. Their headers hold no file name. Their UIDs do: Google made them with pydicom's
 `generate_uid` from NIH's file name and the word study, series or instance, so the name of a UID is found by making the UIDs of all names. (Held against the
-60 UIDs of these films that are in print; tests/sources/test_dicomweb.py.)
+36 UIDs of these films that are in print; tests/sources/test_dicomweb.py.)
 """
 
 import hashlib

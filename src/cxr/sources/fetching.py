@@ -36,7 +36,7 @@ PARTS = ".parts"
 LOOK_S = 0.2
 SAY_EVERY_S = 10.0
 # for those at work to come to an end; whoever waits for a dead server is left behind
-LEAVE_S = 5.0
+LEAVE_S = 3.0
 # to connect, and between two pieces of an answer
 TIMEOUT_S = (20.0, 60.0)
 

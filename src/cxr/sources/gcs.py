@@ -101,7 +101,7 @@ class Bucket(Fetcher):
         part, expected = wanted.part, self.objects[wanted.name]
         if part.is_file() and part.stat().st_size > expected.n_bytes:
             part.unlink()
-        with part.open("ab") as file:
+        with part.open("ab", buffering=0) as file:
             start = file.tell()
             if start < expected.n_bytes:
                 with _in_our_words(self.bucket.name):
