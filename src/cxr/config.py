@@ -55,9 +55,7 @@ class LoggerMode(Enum):
 @dataclass
 class Data:
     name: str = key(MISSING, "cxr14 (the real files) or mini (a miniature, drawn on first use); names the image store")
-    root: str = key(
-        MISSING, "folder with the label file, train_val_list.txt, test_list.txt and the images as NIH ships them, its archives unopened or unpacked"
-    )
+    root: str = key(MISSING, "folder with the label file, train_val_list.txt, test_list.txt and the films as NIH ships them, archives unopened or unpacked")
     labels: str | None = key(None, "label file; null takes Data_Entry_2017_v2020.csv in root, else Data_Entry_2017.csv")
     image_size: int = key(224, "side of a film at the network's input, pixels")
     store_size: int | None = key(None, "side of a stored film, pixels; null is 8/7 of image_size, so that the crop has room to move")
