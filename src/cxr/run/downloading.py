@@ -170,8 +170,8 @@ def fetch_and_tell(config: DownloadConfig, wanted: list[Wanted], missing: Mappin
     known = [one.n_bytes for one in new if one.n_bytes is not None]
     # as many bytes as those whose size is known, where it is not
     n_bytes = sum(known) * len(new) // len(known) if known else 0
-    how_much = size_in_words(n_bytes) if n_bytes else "an unknown amount"
-    log.info("%d films into %s: %d lie there, %d to fetch, about %s%s", len(wanted), folder, len(wanted) - len(new), len(new), how_much, payer)
+    how_much = f", about {size_in_words(n_bytes)}{payer}" if n_bytes else ", nobody knows how much" if new else ""
+    log.info("%d films into %s: %d lie there, %d to fetch%s", len(wanted), folder, len(wanted) - len(new), len(new), how_much)
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
         raise RunError(f"{folder}: {size_in_words(free)} are free there, and {size_in_words(n_bytes)} are to come")
