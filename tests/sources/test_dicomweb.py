@@ -259,12 +259,12 @@ def test_a_server_that_is_not_there_is_said_in_one_line(root: Path) -> None:
             download(config(f"http://127.0.0.1:{free.getsockname()[1]}/dicom-web", root))
 
 
-def test_no_credentials_are_said_in_one_line(root: Path, tmp_path: Path) -> None:
+def test_no_credentials_are_said_in_one_line(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = {"HOME": str(tmp_path), "CLOUDSDK_CONFIG": str(tmp_path), "GOOGLE_APPLICATION_CREDENTIALS": "", "NO_GCE_CHECK": "true"}
-    done = call("scripts/download.py", "source=dicomweb", f"data.root={root}", "images=1", **nowhere)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: no Google credentials on this machine: run `gcloud auth application-default login`")
-    assert done.stderr.count("\n") == 1
+    for name, value in nowhere.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SourceError, match=r"no Google credentials on this machine: run `gcloud auth application-default login`"):
+        download(DownloadConfig(source="dicomweb", images="1", data=Data(name="cxr14", root=str(root))))
 
 
 @pytest.mark.parametrize(
