@@ -149,7 +149,7 @@ class _Counted:
 
 def _client_library() -> Any:
     try:
-        from google.cloud import storage  # type: ignore[attr-defined]
+        from google.cloud import storage
     except ImportError as error:
         raise SourceError("google-cloud-storage is not installed: pip install -e '.[download]'") from error
     return storage
