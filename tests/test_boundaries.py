@@ -18,9 +18,10 @@ MAY_IMPORT = {
     "atomic": set(),
     "failures": set(),
     "job": set(),
-    "cohort": set(),
+    "dicom": set(),
+    "cohort": {"dicom"},
     "stats": set(),
-    "data": {"atomic"},
+    "data": {"atomic", "dicom"},
     "sources": {"atomic"},
     "resume": {"atomic"},
     "config": {"resume", "failures", "job"},
@@ -45,13 +46,14 @@ ONLY_IN = {
     "sklearn": {"report", "benchmark"},
     "numba": {"data"},
     "isal": {"data", "benchmark"},
+    "pydicom": {"dicom", "sources"},
     "optuna": {"run"},
     "google": {"sources"},
     "dicomweb_client": {"sources"},
 }
 # the training path runs on a bare GPU node
 HOT_PATH = ("cxr.data.datamodule", "cxr.model.classifier", "cxr.model.pace", "cxr.stats.ranking", "cxr.benchmark.loader", "cxr.benchmark.step")
-NOT_ON_HOT_PATH = ("pandas", "pyarrow", "sklearn", "hydra", "omegaconf", "wandb", "numba", "isal")
+NOT_ON_HOT_PATH = ("pandas", "pyarrow", "sklearn", "hydra", "omegaconf", "wandb", "numba", "isal", "pydicom")
 
 
 def imports(path: Path) -> set[str]:
@@ -109,7 +111,7 @@ def test_the_training_path_needs_no_tables_no_configuration_and_no_tracking() ->
 
 def test_the_fast_decoder_is_loaded_by_a_film_and_not_by_an_import() -> None:
     # the rooms of data and not the whole path: Lightning's fsspec loads isal wherever it finds it
-    assert not loaded_by("import cxr.data.store, cxr.data.decode, cxr.data.png") & {"numba", "llvmlite", "isal"}
+    assert not loaded_by("import cxr.data.store, cxr.data.decode, cxr.data.png") & {"numba", "llvmlite", "isal", "pydicom"}
 
 
 def test_entry_points_are_thin() -> None:

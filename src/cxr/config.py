@@ -45,6 +45,16 @@ class ExpertPatients(Enum):
     keep = "keep"
 
 
+class Fit(Enum):
+    pad = "pad"
+    crop = "crop"
+
+
+class DicomWindow(Enum):
+    voi = "voi"
+    full = "full"
+
+
 class LoggerMode(Enum):
     auto = "auto"
     online = "online"
@@ -60,6 +70,10 @@ class Data:
     image_size: int = key(224, "side of a film at the network's input, pixels")
     store_size: int | None = key(None, "side of a stored film, pixels; null is 8/7 of image_size, so that the crop has room to move")
     store_dir: str = key(str(PROJECT / "stores"), "folder in which the image store lies, as <name>_<store_size>; put it on a fast local disk")
+    fit: Fit = key(Fit.pad, "a film that is not square: pad adds black, crop keeps the square in the middle")
+    dicom_window: DicomWindow = key(
+        DicomWindow.voi, "greys of a DICOM film: voi takes its first VOI table or window, where it has one; full goes from its darkest pixel to its brightest"
+    )
     missing_images: MissingImages = key(MissingImages.error, "error: every listed image must be there; allow: go on with those present and report coverage")
     num_workers: int | None = key(
         None, "processes that augment batches, for each training process; null is a core for each but one: at most 8 for a GPU, 1 for a CPU"

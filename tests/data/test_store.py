@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from cxr.data import store as module
-from cxr.data.decode import decode
+from cxr.data.decode import Reading, decode
 from cxr.data.store import StoreError, build_store, open_store
 
 
@@ -74,11 +74,10 @@ def test_another_list_or_size_is_noticed_and_the_store_left_as_it_is(tmp_path: P
     assert (tmp_path / "store" / "images.npy").read_bytes() == before
 
 
-def test_another_rule_is_noticed(tmp_path: Path, films: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_rule_is_noticed(tmp_path: Path, films: dict[str, Path]) -> None:
     build(tmp_path / "store", films)
-    monkeypatch.setattr(module, "RULE", "another")
-    with pytest.raises(StoreError, match=r"rule"):
-        build(tmp_path / "store", films)
+    with pytest.raises(StoreError, match=r"rule: store '.*padded.*', now '.*cut to the square"):
+        build_store(tmp_path / "store", films, size=32, source="test", package_version="0", reading=Reading(fit="crop"))
 
 
 def test_a_damaged_store_says_so(tmp_path: Path, films: dict[str, Path]) -> None:
@@ -95,9 +94,9 @@ from pathlib import Path
 from cxr.data import store
 store.RECORD_EVERY = 4
 decode = store.decode
-def slow(path, size):
+def slow(path, size, reading):
     time.sleep(0.02)
-    return decode(path, size)
+    return decode(path, size, reading)
 store.decode = slow
 films = {path.name: path for path in sorted(Path(sys.argv[2]).iterdir())}
 store.build_store(Path(sys.argv[1]), films, size=32, source="test", package_version="0", n_threads=2)
@@ -118,7 +117,7 @@ def test_a_prepare_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_path:
     assert not folder.exists()
 
     read: list[str] = []
-    monkeypatch.setattr(module, "decode", lambda path, size: (read.append(path.name), decode(path, size))[1])
+    monkeypatch.setattr(module, "decode", lambda path, size, reading: (read.append(path.name), decode(path, size, reading))[1])
     resumed = build(folder, films)
     assert len(read) <= 40 - 12
     assert resumed.image_ids.tolist() == undisturbed.image_ids.tolist()
@@ -141,10 +140,10 @@ def test_a_folder_of_films_that_vanishes_stops_preparing_and_costs_no_film(tmp_p
     undisturbed = build(tmp_path / "undisturbed", films)
     place = films[next(iter(films))].parent
 
-    def decode_until_gone(path: Path, size: int) -> np.ndarray:
+    def decode_until_gone(path: Path, size: int, reading: Reading) -> np.ndarray:
         if path.name == list(films)[20]:
             place.rename(tmp_path / "unmounted")
-        return decode(path, size)
+        return decode(path, size, reading)
 
     with monkeypatch.context() as during:
         during.setattr(module, "decode", decode_until_gone)
@@ -153,7 +152,7 @@ def test_a_folder_of_films_that_vanishes_stops_preparing_and_costs_no_film(tmp_p
     assert not (tmp_path / "store").exists()
     (tmp_path / "unmounted").rename(place)
     read: list[str] = []
-    monkeypatch.setattr(module, "decode", lambda path, size: (read.append(path.name), decode(path, size))[1])
+    monkeypatch.setattr(module, "decode", lambda path, size, reading: (read.append(path.name), decode(path, size, reading))[1])
     resumed = build(tmp_path / "store", films)
     assert len(read) < 40
     assert np.array_equal(resumed.images, undisturbed.images)

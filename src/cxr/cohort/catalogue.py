@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr.cohort.findings import LabelError, parse_finding_lists, read_table, read_text, refuse_rows, require_columns
+from cxr.dicom import SUFFIXES
 
 # newest first: the release used where several lie in one folder
 LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "sample_labels.csv")
@@ -135,34 +136,38 @@ def _sha256(path: Path) -> str:
 
 
 def image_folders(root: Path) -> list[Path]:
-    """Where NIH's archives unpack to: `images/`, `images_001/images/` ... `images_012/images/`, or the PNGs beside the label file."""
-    folders = [root / "images", *sorted(root.glob("images_[0-9][0-9][0-9]/images")), root]
+    """Where NIH's archives unpack to: `images/`, `images_001/images/` ... `images_012/images/`, or the films beside the label file; and `dicom/`, as Google has it."""
+    folders = [root / "images", *sorted(root.glob("images_[0-9][0-9][0-9]/images")), root / "dicom", root]
     by_place = {folder.resolve(): folder for folder in reversed(folders) if folder.is_dir()}  # two names of one folder are one
     return list(by_place.values())[::-1]
 
 
 def find_images(root: Path, wanted: "pd.Series[str]") -> dict[str, Path]:
-    """Paths of the wanted images that lie in any of the three layouts.
+    """Paths of the wanted images that lie in any of the layouts: `NAME.png`, or else its DICOM copy `NAME.dcm` or `NAME.dicom`.
 
     Args:
         root: the data set's folder.
-        wanted: image ids.
+        wanted: image ids, which end in .png.
 
     Returns:
         image_id -> path, sorted by image_id; images that are not there are left out (the caller counts them).
 
     Raises:
-        CatalogueError: an image lies in two folders: nobody could say which one was used.
+        CatalogueError: two PNG or two DICOM files of one image: nobody could say which one was used. Of a PNG and a DICOM file it is the PNG.
     """
-    names, found = set(wanted), dict[str, Path]()
+    names = set(wanted)
+    films, dicom = dict[str, Path](), dict[str, Path]()
     for folder in image_folders(root):
         for entry in os.scandir(folder):
+            stem, suffix = os.path.splitext(entry.name)
+            image_id, found = (f"{stem}.png", dicom) if suffix.lower() in SUFFIXES else (entry.name, films)
             # neither folders nor pipes, and no link that ends nowhere or in itself; a plain file is known without asking the disk once more
-            if entry.name in names and (entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path)):
-                if entry.name in found:
-                    raise CatalogueError(f"{entry.name} lies in two folders, {found[entry.name].parent} and {folder}: remove one of them")
-                found[entry.name] = Path(entry.path)
-    return dict(sorted(found.items()))
+            if image_id in names and (entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path)):
+                if image_id in found:
+                    where = f"in two folders, {found[image_id].parent} and {folder}" if found[image_id].parent != folder else f"twice in {folder}"
+                    raise CatalogueError(f"{entry.name} lies {where}: remove one of them")
+                found[image_id] = Path(entry.path)
+    return dict(sorted((dicom | films).items()))
 
 
 def count_missing(catalogue: Catalogue, present: "pd.Index[str]") -> dict[str, int]:

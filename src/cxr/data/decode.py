@@ -1,36 +1,70 @@
 """One film file in, one grey square out."""
 
-import os
-
-# a truncated file is our message to give, not libpng's to print; read by OpenCV when it is first imported
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from cxr.data.dicom import VERSION as DICOM_VERSION
+from cxr.data.dicom import decode_dicom
 from cxr.data.png import DecodeError, decode_png, read_chunks, require_film_size
+from cxr.dicom import SUFFIXES, DicomError
+
+# a truncated file is our message to give, not libpng's to print; and what OpenJPEG misses in a sound film is no news
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 # a film of 4,096 pixels and 16 bits, not compressed at all, has 32 MB
 MAX_FILE_BYTES = 2**28
 
-# Raised whenever the same file would give other pixels, so that a store made by an older rule is noticed.
-RULE = "grey by luminance, 16 bits by their upper byte, alpha ignored, padded to a square with black, cv2.INTER_AREA; version 1"
+FITS = {"pad": "padded to a square with black", "crop": "cut to the square in its middle"}
+WINDOWS = {
+    "voi": "its first VOI table, or window, or else from its darkest pixel to its brightest",
+    "full": "from its darkest pixel to its brightest",
+}
 
 
-def decode(path: Path, size: int) -> np.ndarray:
-    """Reads a PNG of any mode (grey, RGB, RGBA, palette; 1 to 16 bits) as one grey channel.
+@dataclass(frozen=True)
+class Reading:
+    """What is up to the user when a film is read.
+
+    Attributes:
+        fit: what becomes of a film that is not square: "pad" or "crop".
+        dicom_window: how the values of a DICOM film become greys: "voi" or "full" (`cxr.data.dicom.decode_dicom`).
+    """
+
+    fit: str = "pad"
+    dicom_window: str = "voi"
+
+    def rule(self, paths: Iterable[Path]) -> str:
+        """In words, what makes the pixels of these films what they are. DICOM is spoken of where one of them is: a store of PNG films does not depend on it."""
+        # The version is raised whenever the same file would give other pixels, so that a store made by an older rule is noticed.
+        rule = f"grey by luminance, 16 bits by their upper byte, alpha ignored, {FITS[self.fit]}, cv2.INTER_AREA; version 1"
+        if any(is_dicom(path) for path in paths):
+            rule += f"; DICOM: {WINDOWS[self.dicom_window]}, MONOCHROME1 inverted, padding black, pixels made square; version {DICOM_VERSION}"
+        return rule
+
+
+def is_dicom(path: Path) -> bool:
+    """By its name: a file that is not what its name says is refused."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def decode(path: Path, size: int, reading: Reading = Reading()) -> np.ndarray:
+    """Reads a film as one grey channel: a PNG of any mode (grey, RGB, RGBA, palette; 1 to 16 bits), or DICOM.
 
     Args:
         path: the file.
         size: side of the result in pixels.
+        reading: what is up to the user.
 
     Returns:
-        (size, size) uint8. An RGBA film with R = G = B gives what its grey copy gives. A file that is not square is padded, never stretched.
+        (size, size) uint8. An RGBA film with R = G = B gives what its grey copy gives. A file that is not square is padded or cut, never stretched.
 
     Raises:
-        DecodeError: unreadable, truncated, or damaged (every chunk's checksum is verified: a decoder may return half a film without a word).
+        DecodeError: unreadable, truncated, or damaged (every chunk's checksum of a PNG is verified: a decoder may return half a film without a word).
+        MissingPackageError: a DICOM film, and pydicom or its decoders are not installed.
     """
     try:
         with path.open("rb") as file:
@@ -39,11 +73,16 @@ def decode(path: Path, size: int) -> np.ndarray:
         raise DecodeError(f"cannot be read: {error.strerror}") from error
     if len(data) > MAX_FILE_BYTES:
         raise DecodeError(f"larger than {MAX_FILE_BYTES >> 20} MB, which is no film")
+    if is_dicom(path):
+        try:
+            return resize_square(decode_dicom(data, reading.dicom_window), size, reading.fit)
+        except DicomError as error:
+            raise DecodeError(str(error)) from error
     chunks = read_chunks(data)
     require_film_size(chunks)
     pixels = decode_png(chunks)
     pixels = decode_opencv(data) if pixels is None else grey(pixels, cv2.COLOR_RGB2GRAY, cv2.COLOR_RGBA2GRAY)
-    return resize_square(pixels, size)
+    return resize_square(pixels, size, reading.fit)
 
 
 def decode_opencv(data: bytes) -> np.ndarray:
@@ -64,16 +103,20 @@ def grey(pixels: np.ndarray, three: int, four: int) -> np.ndarray:
     return pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, four if pixels.shape[2] == 4 else three)
 
 
-def resize_square(pixels: np.ndarray, size: int) -> np.ndarray:
-    """(H, W) uint8 to (size, size): padded with black to a square, then averaged over areas.
+def resize_square(pixels: np.ndarray, size: int, fit: str = "pad") -> np.ndarray:
+    """(H, W) uint8 to (size, size): padded with black to a square, or cut to the square in the middle, then averaged over areas.
 
     >>> resize_square(np.full((2, 4), 200, np.uint8), 2)
     array([[100, 100],
            [100, 100]], dtype=uint8)
     """
     height, width = pixels.shape
-    if height != width:
+    if height != width and fit == "pad":
         side = max(height, width)
         top, left = (side - height) // 2, (side - width) // 2
         pixels = cv2.copyMakeBorder(pixels, top, side - height - top, left, side - width - left, cv2.BORDER_CONSTANT, value=0)
+    elif height != width:
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        pixels = pixels[top : top + side, left : left + side]
     return pixels if pixels.shape[0] == size else cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""The image store: every film decoded and resized once, so that training reads a memory-mapped array and never a PNG.
+"""The image store: every film decoded and resized once, so that training reads a memory-mapped array and never a PNG or a DICOM file.
 
 A store is a folder: images.npy (N, size, size) uint8, image_ids.npy (N,), meta.json, quarantine.csv (files that could not be read, with the reason).
 Films come as files, or stream out of archives in whatever order those hold them; the store is the same.
@@ -26,7 +26,8 @@ import numpy as np
 from tqdm import tqdm
 
 from cxr.atomic import sync, write_whole
-from cxr.data.decode import RULE, DecodeError, decode
+from cxr.data.decode import USUAL, DecodeError, Reading, decode, is_dicom
+from cxr.dicom import load
 
 # films between two points from which a killed prepare can go on: about ten seconds of work
 RECORD_EVERY = 512
@@ -233,7 +234,7 @@ def verify_store(store: Store, folder: Path) -> None:
         raise StoreError(f"the image store at {folder} is damaged (images.npy is not what was written): delete the folder and prepare it again")
 
 
-def check_store(store: Store, folder: Path, image_ids: list[str], size: int, streams: dict[str, Any]) -> None:
+def check_store(store: Store, folder: Path, image_ids: list[str], size: int, rule: str, streams: dict[str, Any]) -> None:
     """Raises StoreError, naming what differs, if the store was made from another list of images, at another size, by another rule, or from other archives.
 
     Args:
@@ -241,9 +242,10 @@ def check_store(store: Store, folder: Path, image_ids: list[str], size: int, str
         folder: in which it lies.
         image_ids: of the films that lie there as files.
         size: side in pixels that is wanted.
+        rule: by which films are to be read.
         streams: what `_streams` says of the archives that lie there; empty if there are none.
     """
-    wanted: dict[str, Any] = {"size": size, "rule": RULE}
+    wanted: dict[str, Any] = {"size": size, "rule": rule}
     if not streams:
         wanted["list_sha256"] = list_sha256(image_ids)
     differing = [f"{key}: store {store.meta.get(key)!r}, now {value!r}" for key, value in wanted.items() if store.meta.get(key) != value]
@@ -271,6 +273,7 @@ def build_store(
     size: int,
     source: str,
     package_version: str,
+    reading: Reading = USUAL,
     n_threads: int | None = None,
     archives: Sequence[Archive] = (),
     wanted: Collection[str] = (),
@@ -283,21 +286,26 @@ def build_store(
         size: side of the stored images in pixels.
         source: what the films are, for meta.json.
         package_version: for meta.json.
+        reading: how films that are not square, and DICOM films, become squares of grey.
         n_threads: decoding threads; None uses every core (OpenCV releases the interpreter lock).
         archives: to take films from that are not in `paths`.
         wanted: image ids to take from them; whatever else they hold is left.
 
     Raises:
         StoreError: a store is there and was made from something else, or there is nothing to make one from, or an image stands twice in the archives.
+        MissingPackageError: a film is DICOM, and what reads it is not installed.
         Whatever the archives raise: films before that are kept.
     """
     image_ids = list(paths)
-    identity = {"source": source, "size": size, "rule": RULE, "list_sha256": list_sha256(image_ids), "package_version": package_version}
+    rule = reading.rule(paths.values())
+    identity = {"source": source, "size": size, "rule": rule, "list_sha256": list_sha256(image_ids), "package_version": package_version}
     streams = _streams(archives, wanted)
     partial = folder.with_name(folder.name + ".partial")
     if not _is_whole(folder):
         if not paths and not archives:
             raise StoreError(f"no image was found to make the store {folder} from")
+        if any(is_dicom(path) for path in paths.values()):
+            load()  # or says what is missing, before a folder is made
         partial.mkdir(parents=True, exist_ok=True)
         with (partial / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a second process of the same job waits here, and finds the store made
@@ -306,12 +314,12 @@ def build_store(
             else:
                 films = Films(paths, archives, frozenset(wanted))
                 try:
-                    _write_store(folder, partial, films, size, identity, streams, n_threads or os.cpu_count() or 1)
+                    _write_store(folder, partial, films, size, reading, identity, streams, n_threads or os.cpu_count() or 1)
                 except OSError as error:
                     error.filename = error.filename or str(partial)  # a write that fails does not say of itself where
                     raise
     store = open_store(folder)
-    check_store(store, folder, image_ids, size, streams)
+    check_store(store, folder, image_ids, size, rule, streams)
     return store
 
 
@@ -401,7 +409,9 @@ class Progress:
         return [*list(paths)[: self.n_done], *(image_id for image_ids in self.streamed.values() for image_id in image_ids)]
 
 
-def _write_store(folder: Path, partial: Path, films: Films, size: int, identity: dict[str, Any], streams: dict[str, Any], n_threads: int) -> None:
+def _write_store(
+    folder: Path, partial: Path, films: Films, size: int, reading: Reading, identity: dict[str, Any], streams: dict[str, Any], n_threads: int
+) -> None:
     if _is_whole(partial):  # killed between its last file and its name
         try:
             meta = open_store(partial).meta
@@ -413,7 +423,7 @@ def _write_store(folder: Path, partial: Path, films: Films, size: int, identity:
             return
         (partial / "meta.json").unlink()
     progress = _read_progress(partial, identity | ({"wanted_sha256": streams["wanted_sha256"]} if streams else {}), streams.get("archives", {}))
-    _append_images(partial, films, size, progress, n_threads)
+    _append_images(partial, films, size, reading, progress, n_threads)
 
     image_ids = progress.image_ids(films.paths)
     if not image_ids:
@@ -466,7 +476,7 @@ def _read_progress(partial: Path, identity: dict[str, Any], archives: dict[str, 
     return Progress(identity)
 
 
-def _append_images(partial: Path, films: Films, size: int, progress: Progress, n_threads: int) -> None:
+def _append_images(partial: Path, films: Films, size: int, reading: Reading, progress: Progress, n_threads: int) -> None:
     """Appends the films that are still to be done to images.npy, recording from time to time how many are safe on disk.
 
     Rows are appended, not scattered, so that a quarantined film leaves no gap; the header, which holds N, is written last.
@@ -486,7 +496,7 @@ def _append_images(partial: Path, films: Films, size: int, progress: Progress, n
         fingerprints = {archive.name: archive.fingerprint for archive in films.archives}
         with tqdm(desc="preparing images", unit="img", total=total, initial=progress.n_films, disable=None) as bar:
             try:
-                for film, result in _decode_in_order(films.after(progress), size, n_threads):
+                for film, result in _decode_in_order(films.after(progress), size, reading, n_threads):
                     if film.last:
                         progress.finished[film.archive] = fingerprints[film.archive]
                         continue
@@ -523,7 +533,7 @@ def _refuse_vanished(film: Film, error: DecodeError, partial: Path) -> None:
         )
 
 
-def _decode_in_order(films: Iterable[Film], size: int, n_threads: int) -> Iterator[tuple[Film, np.ndarray | DecodeError | None]]:
+def _decode_in_order(films: Iterable[Film], size: int, reading: Reading, n_threads: int) -> Iterator[tuple[Film, np.ndarray | DecodeError | None]]:
     """Decodes on a pool of threads, a few films ahead of the writer, so that memory stays flat for any number of films.
 
     What ends `films` too early is raised after all before it has been given out.
@@ -531,7 +541,7 @@ def _decode_in_order(films: Iterable[Film], size: int, n_threads: int) -> Iterat
 
     def attempt(film: Film) -> np.ndarray | DecodeError | None:
         try:
-            return None if film.last else decode(film.source, size)  # type: ignore[arg-type]
+            return None if film.last else decode(film.source, size, reading)  # type: ignore[arg-type]
         except DecodeError as error:
             return error
 

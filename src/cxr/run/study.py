@@ -100,6 +100,7 @@ def store_folder(data: Data) -> Path:
 def prepare_store(data: Data, catalogue: Catalogue) -> "Store":
     """The image store of every film that is there, as a file or in an archive; made on first use. Where only the store was copied to, and no film, it is taken
     as it is."""
+    from cxr.data.decode import Reading, is_dicom
     from cxr.data.store import StoreError, build_store, open_store
 
     folder, root, wanted = store_folder(data), Path(data.root).absolute(), catalogue.images.image_id
@@ -110,12 +111,21 @@ def prepare_store(data: Data, catalogue: Catalogue) -> "Store":
         try:
             return open_store(folder)
         except StoreError as error:
-            raise RunError(f"no image was found in {root} (images/, images_001/images/ ... or images_001.tar.gz ...), and {error}") from error
+            raise RunError(f"no image was found in {root} (images/, images_001/images/ ..., dicom/, or images_001.tar.gz ...), and {error}") from error
     log.info("Image store: %s", folder)
     if archives and not (folder / "meta.json").is_file():
         log.info("  from %d files and %d archives: %s", len(paths), len(archives), ", ".join(archive.name for archive in archives))
+    if n_dicom := sum(map(is_dicom, paths.values())):
+        log.info("  %d of %d files are DICOM", n_dicom, len(paths))
     return build_store(
-        folder, paths, size=store_size(data), source=data.name, package_version=cxr.__version__, archives=archives, wanted=wanted if archives else ()
+        folder,
+        paths,
+        size=store_size(data),
+        source=data.name,
+        package_version=cxr.__version__,
+        reading=Reading(fit=data.fit.value, dicom_window=data.dicom_window.value),
+        archives=archives,
+        wanted=wanted if archives else (),
     )
 
 

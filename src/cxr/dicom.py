@@ -1,0 +1,145 @@
+"""The header of a DICOM file: the elements that are asked for, and nothing else of it.
+
+Headers name people. Only elements that a caller lists become values, and no message quotes one: pydicom's own warnings and errors do, and are kept from console and log.
+pydicom is loaded by the first DICOM film, never by an import: where all films are PNG it need not be installed.
+"""
+
+import io
+import logging
+import struct
+import warnings
+import zlib
+from collections.abc import Iterable
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+# the decoders behind pydicom among them: found missing by the first compressed film, they would put every one of them into the quarantine
+PACKAGES = {"pydicom": "pydicom", "pylibjpeg": "pylibjpeg", "libjpeg": "pylibjpeg-libjpeg", "openjpeg": "pylibjpeg-openjpeg", "rle": "pylibjpeg-rle"}
+SUFFIXES = (".dcm", ".dicom")  # in small letters
+# of a file that is deflated as a whole, unpacked
+MAX_BYTES = 1 << 28
+
+# what pydicom may raise for a file that is damaged; not OSError (the disk's fault) and not MemoryError
+DAMAGED = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RuntimeError, EOFError, AssertionError, struct.error)
+PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})  # of floats, of doubles, of integers
+
+
+class DicomError(ValueError):
+    """A file that is no readable DICOM film; the message is the reason, without the path, and without a value of its header that could name a person."""
+
+
+class MissingPackageError(RuntimeError):
+    """DICOM films are there, and what reads them is not installed."""
+
+
+@cache
+def load() -> ModuleType:
+    """pydicom, made silent; MissingPackageError, with the command that installs it."""
+    missing = [package for module, package in PACKAGES.items() if find_spec(module) is None]
+    if missing:
+        raise MissingPackageError(f"DICOM films need {', '.join(missing)}, which is not installed: pip install -e '.[dicom]' (in the project's folder)")
+    import pydicom
+    import pydicom.config
+    import pydicom.encaps
+    import pydicom.pixels
+
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    warnings.filterwarnings("ignore", module="pydicom")
+    for name in ("pydicom", "pylibjpeg"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    return pydicom
+
+
+def read_header(file: Any, keywords: Iterable[str]) -> tuple[Any, Any, Any]:
+    """Reads a file up to its pixels.
+
+    Args:
+        file: binary, at its beginning.
+        keywords: of the elements to read, as DICOM spells them ("Rows"); others are skipped, not kept.
+
+    Returns:
+        (pydicom Dataset of those that are there, transfer syntax UID, a file at the element of the pixels or at the end: the same one, or an io.BytesIO of what
+        was in it deflated).
+
+    Raises:
+        DicomError: no DICOM file, or a damaged header.
+    """
+    pydicom = load()
+    start = file.read(132)
+    if not start:
+        raise DicomError("the file is empty")
+    if start[128:] != b"DICM":
+        raise DicomError("not a DICOM file")
+    tags = [pydicom.tag.Tag(keyword) for keyword in keywords]
+    read = pydicom.filereader.read_dataset
+    try:
+        meta = read(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2, specific_tags=[pydicom.tag.Tag("TransferSyntaxUID")])
+        syntax = pydicom.uid.UID(meta.get("TransferSyntaxUID") or "")
+        if not syntax.is_transfer_syntax:
+            raise DicomError("its transfer syntax is missing or unknown")
+        if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
+            file = _inflate(file)
+        header = read(file, syntax.is_implicit_VR, syntax.is_little_endian, stop_when=lambda tag, vr, length: tag in PIXELS, specific_tags=tags)
+    except DicomError:
+        raise
+    except DAMAGED as error:
+        raise DicomError(f"damaged: its header cannot be read ({type(error).__name__})") from None
+    return header, syntax, file
+
+
+def _inflate(file: Any) -> io.BytesIO:
+    """All that follows, which zlib has packed: pydicom would unpack whatever it comes to."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        content = inflater.decompress(file.read(MAX_BYTES + 1), MAX_BYTES + 1)
+    except zlib.error:
+        raise DicomError("damaged: it cannot be inflated") from None
+    if len(content) > MAX_BYTES:
+        raise DicomError(f"larger than any film: more than {MAX_BYTES >> 20} MB when inflated")
+    if not inflater.eof:
+        raise DicomError("truncated: its deflated content has no end")
+    return io.BytesIO(content)
+
+
+def word(header: Any, keyword: str) -> str:
+    """A text element in capitals without spaces around it; "" where it is not there or has several values."""
+    value = _value(header, keyword)
+    return value.strip().upper() if isinstance(value, str) else ""
+
+
+def number(header: Any, keyword: str, default: float | None = None) -> float | None:
+    """The number, or the first of several; the default where the element is missing or empty; DicomError where it is no finite number."""
+    value = numbers(header, keyword)
+    return value[0] if value else default
+
+
+def numbers(header: Any, keyword: str) -> list[float]:
+    """All numbers of an element, none where it is missing or empty; DicomError where one is not finite."""
+    value = _value(header, keyword)
+    if value is None or value == "" or value == b"":
+        return []
+    try:
+        found = [float(part) for part in (value if not isinstance(value, str | bytes) and hasattr(value, "__iter__") else [value])]
+    except DAMAGED:
+        raise DicomError(f"damaged: {keyword} is no number") from None
+    if not all(abs(part) < 1e300 for part in found):
+        raise DicomError(f"damaged: {keyword} is no finite number")
+    return found
+
+
+def item(header: Any, keyword: str) -> Any | None:
+    """The first item of a sequence, or None."""
+    value = _value(header, keyword)
+    try:
+        return value[0] if value else None
+    except DAMAGED:
+        raise DicomError(f"damaged: {keyword} is no sequence") from None
+
+
+def _value(header: Any, keyword: str) -> Any:
+    try:
+        return header.get(keyword)
+    except DAMAGED:
+        raise DicomError(f"damaged: {keyword} cannot be read") from None
