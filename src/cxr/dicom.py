@@ -1,6 +1,6 @@
 """The header of a DICOM file: the elements that are asked for, and nothing else of it.
 
-Headers name people. Only elements that a caller lists become values, and no message quotes one: pydicom's own warnings and errors do, and are kept from console and log.
+Headers name people. Only elements that a caller lists become values, and no message quotes one; pydicom's own do, and are kept from console and log.
 pydicom is loaded by the first DICOM film, never by an import: where all films are PNG it need not be installed.
 """
 

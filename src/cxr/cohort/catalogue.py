@@ -136,7 +136,7 @@ def _sha256(path: Path) -> str:
 
 
 def image_folders(root: Path) -> list[Path]:
-    """Where NIH's archives unpack to: `images/`, `images_001/images/` ... `images_012/images/`, or the films beside the label file; and `dicom/`, as Google has it."""
+    """Where NIH's archives unpack to: `images/`, `images_001/images/` ... `images_012/images/`, or beside the label file; and Google's `dicom/`."""
     folders = [root / "images", *sorted(root.glob("images_[0-9][0-9][0-9]/images")), root / "dicom", root]
     by_place = {folder.resolve(): folder for folder in reversed(folders) if folder.is_dir()}  # two names of one folder are one
     return list(by_place.values())[::-1]

@@ -23,7 +23,8 @@ def read_dicom_headers(folder: Path, *, image_id: str = "stem", salt: str | None
     Args:
         folder: searched with its subfolders for .dcm and .dicom files.
         image_id: "stem" names an image by its file, NAME.dcm as NAME.png; "SOPInstanceUID" by the header.
-        salt: where given, `patient_id` is the beginning of sha256(salt + id): the same for all films of a patient, and no way back without the salt. Keep it secret.
+        salt: where given, `patient_id` is the beginning of sha256(salt + id): the same for all films of a patient. Keep it secret:
+            who has it can try all numbers.
 
     Returns:
         (a row per file, sorted by image_id: image_id, patient_id, view (PA, AP, or missing), sex (M, F, or missing), age (years, NaN where missing or no age);

@@ -46,12 +46,15 @@ class Reading:
         return rule
 
 
+USUAL = Reading()
+
+
 def is_dicom(path: Path) -> bool:
     """By its name: a file that is not what its name says is refused."""
     return path.suffix.lower() in SUFFIXES
 
 
-def decode(path: Path, size: int, reading: Reading = Reading()) -> np.ndarray:
+def decode(path: Path, size: int, reading: Reading = USUAL) -> np.ndarray:
     """Reads a film as one grey channel: a PNG of any mode (grey, RGB, RGBA, palette; 1 to 16 bits), or DICOM.
 
     Args:

@@ -1,6 +1,6 @@
 """A DICOM film to grey: the stored values through the modality and the window of its own header, 8 bits, dark where X-rays passed, square pixels.
 
-What the header says of a pixel is one table from stored bits to grey, so that no pixel is computed with: PS3.3 C.7.6.3 (pixels), C.11.1 (modality), C.11.2 (VOI).
+What the header says of pixels is one table from stored bits to grey, so that no pixel is computed with (PS3.3 C.7.6.3, C.11.1 modality, C.11.2 VOI).
 A file that is no single chest radiograph is refused, with the reason.
 """
 
@@ -24,28 +24,20 @@ MODALITIES = frozenset({"CR", "DX", "DR", "RG", "OT", ""})
 CHEST = ("CHEST", "THORAX", "TORAX", "LUNG")
 # Defined terms (PS3.16 annex L) that a reason may repeat; anything else might be free text, which may name a person.
 BODY_PARTS = frozenset(
-    "ABDOMEN ANKLE ARM BREAST CLAVICLE CSPINE ELBOW EXTREMITY FEMUR FOOT FOREARM HAND HEAD HIP HUMERUS JAW KNEE LEG LSPINE NECK PELVIS RIB SHOULDER SKULL SPINE"
-    " STERNUM THUMB TOE TSPINE WRIST".split()
+    {
+        *("ABDOMEN", "ANKLE", "ARM", "BREAST", "CLAVICLE", "CSPINE", "ELBOW", "EXTREMITY", "FEMUR", "FOOT", "FOREARM", "HAND", "HEAD", "HIP", "HUMERUS"),
+        *("JAW", "KNEE", "LEG", "LSPINE", "NECK", "PELVIS", "RIB", "SHOULDER", "SKULL", "SPINE", "STERNUM", "THUMB", "TOE", "TSPINE", "WRIST"),
+    }
 )
 
+# vertical distance of pixels, then horizontal
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 KEYWORDS = (
-    *(
-        "Modality",
-        "BodyPartExamined",
-        "PixelSpacing",
-        "ImagerPixelSpacing",
-        "NominalScannedPixelSpacing",
-        "PixelAspectRatio",
-        "NumberOfFrames",
-        "Rows",
-        "Columns",
-    ),
+    *("Modality", "BodyPartExamined", "NumberOfFrames", "Rows", "Columns", *SPACINGS),
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape"),
 )
-# vertical distance of pixels, then horizontal
-SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 MAX_ASPECT = 10.0
 # scanners round their spacings
 SAME_ASPECT = 0.01
@@ -121,9 +113,8 @@ def require_chest_film(header: Any) -> None:
     """Raises DicomError for what the header says is no radiograph of a chest. A header that says nothing is believed to be one."""
     modality, part = word(header, "Modality"), word(header, "BodyPartExamined")
     if modality not in MODALITIES:
-        raise DicomError(
-            f"not a radiograph: its modality is {modality}" if len(modality) == 2 and modality.isascii() and modality.isalpha() else "not a radiograph"
-        )
+        # a code has two letters; anything else might be free text
+        raise DicomError(f"not a radiograph: its modality is {modality}" if len(modality) == 2 and modality.isalpha() else "not a radiograph")
     letters = "".join(letter for letter in part if letter.isalpha())
     if letters and not any(chest in letters for chest in CHEST):
         raise DicomError(f"not a chest: its body part is {letters}" if letters in BODY_PARTS else "not a chest: its header names another body part")
@@ -219,11 +210,8 @@ def _decompress(content: memoryview, syntax: str, layout: Layout) -> tuple[np.nd
         pixels, meta = decoder.as_array(pydicom.encaps.encapsulate([frame]), index=0, raw=True, decoding_plugin="pylibjpeg", **_options(layout))
     except (*DAMAGED, OSError) as error:
         raise DicomError(f"damaged: its pixels cannot be unpacked ({type(error).__name__})") from None
-    if (
-        pixels.shape[:2] != (layout.rows, layout.columns)
-        or pixels.size != layout.rows * layout.columns * layout.samples
-        or pixels.dtype.itemsize * 8 != layout.allocated
-    ):
+    expected = (layout.rows, layout.columns) if layout.samples == 1 else (layout.rows, layout.columns, 3)
+    if pixels.shape != expected or pixels.dtype.itemsize * 8 != layout.allocated:
         raise DicomError("damaged: its pixels unpack to another size than its header says")
     return pixels.view(f"<u{layout.allocated // 8}"), str(meta["photometric_interpretation"])
 
