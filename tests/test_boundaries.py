@@ -30,8 +30,8 @@ MAY_IMPORT = {
     "model": {"stats", "atomic"},
     "report": {"cohort", "stats", "atomic"},
     "run": {*ROOMS, "sources", "mini", "config", "tracking", "atomic", "failures", "job", "resume", "trials"},
-    "trials": {"config", "data", "cohort", "mini", "model", "report", "resume", "tracking"},
-    "benchmark": {"data", "model", "stats", "report"},
+    "trials": {"config", "dicom", "data", "cohort", "mini", "model", "report", "resume", "tracking"},
+    "benchmark": {"dicom", "data", "model", "stats", "report"},
 }
 # library -> the rooms and files that alone may import it
 ONLY_IN = {

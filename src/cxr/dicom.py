@@ -1,4 +1,4 @@
-"""The header of a DICOM file: the elements that are asked for, and nothing else of it.
+"""The header of a DICOM file: the elements that are asked for, and nothing else of it; and films written as DICOM.
 
 Headers name people. Only elements that a caller lists become values, and no message quotes one; pydicom's own do, and are kept from console and log.
 pydicom is loaded by the first DICOM film, never by an import: where all films are PNG it need not be installed.
@@ -6,10 +6,10 @@ pydicom is loaded by the first DICOM film, never by an import: where all films a
 
 import io
 import logging
-import struct
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
@@ -21,8 +21,6 @@ SUFFIXES = (".dcm", ".dicom")  # in small letters
 # of a file that is deflated as a whole, unpacked
 MAX_BYTES = 1 << 28
 
-# what pydicom may raise for a file that is damaged; not OSError (the disk's fault) and not MemoryError
-DAMAGED = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RuntimeError, EOFError, AssertionError, struct.error)
 PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})  # of floats, of doubles, of integers
 
 
@@ -32,6 +30,17 @@ class DicomError(ValueError):
 
 class MissingPackageError(RuntimeError):
     """DICOM films are there, and what reads them is not installed."""
+
+
+@contextmanager
+def damage(told: str) -> Iterator[None]:
+    """What pydicom raises inside becomes a DicomError: that is nearly everything, and may quote the header."""
+    try:
+        yield
+    except (DicomError, MemoryError, OSError):  # the last two are the machine's
+        raise
+    except Exception as error:
+        raise DicomError(f"damaged: {told} ({type(error).__name__})") from None
 
 
 @cache
@@ -47,7 +56,7 @@ def load() -> ModuleType:
 
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     warnings.filterwarnings("ignore", module="pydicom")
-    for name in ("pydicom", "pylibjpeg"):
+    for name in ("pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     return pydicom
 
@@ -74,7 +83,7 @@ def read_header(file: Any, keywords: Iterable[str]) -> tuple[Any, Any, Any]:
         raise DicomError("not a DICOM file")
     tags = [pydicom.tag.Tag(keyword) for keyword in keywords]
     read = pydicom.filereader.read_dataset
-    try:
+    with damage("its header cannot be read"):
         meta = read(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2, specific_tags=[pydicom.tag.Tag("TransferSyntaxUID")])
         syntax = pydicom.uid.UID(meta.get("TransferSyntaxUID") or "")
         if not syntax.is_transfer_syntax:
@@ -82,10 +91,6 @@ def read_header(file: Any, keywords: Iterable[str]) -> tuple[Any, Any, Any]:
         if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
             file = _inflate(file)
         header = read(file, syntax.is_implicit_VR, syntax.is_little_endian, stop_when=lambda tag, vr, length: tag in PIXELS, specific_tags=tags)
-    except DicomError:
-        raise
-    except DAMAGED as error:
-        raise DicomError(f"damaged: its header cannot be read ({type(error).__name__})") from None
     return header, syntax, file
 
 
@@ -103,10 +108,15 @@ def _inflate(file: Any) -> io.BytesIO:
     return io.BytesIO(content)
 
 
-def word(header: Any, keyword: str) -> str:
-    """A text element in capitals without spaces around it; "" where it is not there or has several values."""
+def text(header: Any, keyword: str) -> str:
+    """A text element without spaces around it; "" where it is not there or has several values."""
     value = _value(header, keyword)
-    return value.strip().upper() if isinstance(value, str) else ""
+    return str(value).strip() if isinstance(value, str) else ""
+
+
+def word(header: Any, keyword: str) -> str:
+    """The same in capitals: a defined term."""
+    return text(header, keyword).upper()
 
 
 def number(header: Any, keyword: str, default: float | None = None) -> float | None:
@@ -120,10 +130,8 @@ def numbers(header: Any, keyword: str) -> list[float]:
     value = _value(header, keyword)
     if value is None or value == "" or value == b"":
         return []
-    try:
+    with damage(f"{keyword} is no number"):
         found = [float(part) for part in (value if not isinstance(value, str | bytes) and hasattr(value, "__iter__") else [value])]
-    except DAMAGED:
-        raise DicomError(f"damaged: {keyword} is no number") from None
     if not all(abs(part) < 1e300 for part in found):
         raise DicomError(f"damaged: {keyword} is no finite number")
     return found
@@ -132,14 +140,49 @@ def numbers(header: Any, keyword: str) -> list[float]:
 def item(header: Any, keyword: str) -> Any | None:
     """The first item of a sequence, or None."""
     value = _value(header, keyword)
-    try:
+    with damage(f"{keyword} is no sequence"):
         return value[0] if value else None
-    except DAMAGED:
-        raise DicomError(f"damaged: {keyword} is no sequence") from None
 
 
 def _value(header: Any, keyword: str) -> Any:
-    try:
+    with damage(f"{keyword} cannot be read"):
         return header.get(keyword)
-    except DAMAGED:
-        raise DicomError(f"damaged: {keyword} cannot be read") from None
+
+
+def film_bytes(
+    pixels: Any, *, bits: int, syntax: str = "1.2.840.10008.1.2.1", frame: bytes | None = None, photometric: str = "MONOCHROME2", **elements: Any
+) -> bytes:
+    """A chest film as a DICOM file.
+
+    Args:
+        pixels: (H, W) or (H, W, 3) uint8, or (H, W) uint16 or int16.
+        bits: how many of them mean something.
+        syntax: transfer syntax UID: any that is not compressed, RLE, or JPEG 2000 lossless; or that of `frame`.
+        frame: the pixels compressed already.
+        photometric: what the pixels mean.
+        elements: of the header, by keyword; None leaves one of these out: Modality "DX", BodyPartExamined "CHEST".
+
+    Returns:
+        The content of the file.
+    """
+    pydicom = load()
+    film = pydicom.Dataset()
+    film.SOPClassUID, film.SOPInstanceUID = pydicom.uid.DigitalXRayImageStorageForPresentation, pydicom.uid.generate_uid()
+    film.file_meta = pydicom.dataset.FileMetaDataset()
+    film.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    film.set_pixel_data(pixels, photometric, bits)
+    for keyword, value in ({"Modality": "DX", "BodyPartExamined": "CHEST"} | elements).items():
+        if value is not None:
+            setattr(film, keyword, value)
+    uid = pydicom.uid.UID(syntax)
+    if frame is not None:
+        film.PixelData = pydicom.encaps.encapsulate([frame])
+        film["PixelData"].VR, film["PixelData"].is_undefined_length = "OB", True
+    elif uid.is_encapsulated:
+        film.compress(uid, encoding_plugin="pylibjpeg", generate_instance_uid=False)
+    elif not uid.is_little_endian:
+        film.PixelData = pixels.astype(pixels.dtype.newbyteorder(">")).tobytes()
+    film.file_meta.TransferSyntaxUID = uid
+    out = io.BytesIO()
+    film.save_as(out, enforce_file_format=True)
+    return out.getvalue()

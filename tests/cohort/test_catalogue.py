@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from cxr.cohort.catalogue import Catalogue, CatalogueError, count_missing, find_images, load_catalogue
@@ -142,6 +143,23 @@ def test_images_are_found_in_all_three_layouts(mini: Path, tmp_path: Path) -> No
     for found in (archives, find_images(flat, catalogue.images.image_id)):
         assert list(found) == list(plain)
         assert all(path.is_file() and path.name == name for name, path in found.items())
+
+
+def test_dicom_films_are_found_by_their_stem_in_every_layout_and_a_png_comes_first(tmp_path: Path) -> None:
+    wanted = pd.Series([f"0000000{i}_000.png" for i in range(1, 7)])
+    places = ("images/00000001_000.dcm", "images_003/images/00000002_000.DICOM", "dicom/00000003_000.DCM", "00000004_000.dicom")
+    both = ("dicom/00000005_000.dcm", "images/00000005_000.png")
+    for place in (*places, *both, "dicom/00000009_000.dcm", "dicom/00000006_000.dcm.gz"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(b"")
+    found = find_images(tmp_path, wanted)
+    assert found == {f"0000000{i}_000.png": tmp_path / place for i, place in enumerate((*places, both[1]), start=1)}
+    assert list(found) == sorted(found)
+    for again, told in (("images/00000003_000.dcm", "lies in two folders"), ("dicom/00000003_000.dicom", "lies twice in")):
+        (tmp_path / again).write_bytes(b"")
+        with pytest.raises(CatalogueError, match=told):
+            find_images(tmp_path, wanted)
+        (tmp_path / again).unlink()
 
 
 def test_an_image_in_two_folders_is_refused(mini: Path, tmp_path: Path) -> None:

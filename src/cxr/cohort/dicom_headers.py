@@ -9,7 +9,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from cxr.cohort.catalogue import YEARS_PER, CatalogueError
-from cxr.dicom import SUFFIXES, DicomError, read_header, word
+from cxr.dicom import SUFFIXES, DicomError, read_header, text, word
 
 KEYWORDS = ("SOPInstanceUID", "PatientID", "ViewPosition", "PatientSex", "PatientAge")
 # DICOM counts weeks too
@@ -47,10 +47,10 @@ def read_dicom_headers(folder: Path, *, image_id: str = "stem", salt: str | None
         try:
             with path.open("rb") as file:
                 header, _, _ = read_header(file, KEYWORDS)
-            name = f"{path.stem}.png" if image_id == "stem" else word(header, "SOPInstanceUID")
+            name = f"{path.stem}.png" if image_id == "stem" else text(header, "SOPInstanceUID")
             if not re.fullmatch(r"[\w.-]+\.png" if image_id == "stem" else r"[\d.]{1,64}", name):
                 raise DicomError("its name cannot be an image's" if image_id == "stem" else "its header has no SOPInstanceUID")
-            patient, view, sex = (word(header, keyword) for keyword in ("PatientID", "ViewPosition", "PatientSex"))
+            patient, view, sex = text(header, "PatientID"), word(header, "ViewPosition"), word(header, "PatientSex")
             rows.append(
                 {
                     "image_id": name,

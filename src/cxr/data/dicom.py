@@ -12,8 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from cxr.data.dicom_streams import decode_lossless_jpeg, decode_rle
 from cxr.data.png import MAX_BYTES, MAX_SIDE
-from cxr.dicom import DAMAGED, DicomError, item, load, number, numbers, read_header, word
+from cxr.dicom import DicomError, damage, item, load, number, numbers, read_header, word
 
 # Raised whenever the same file would give other pixels.
 VERSION = 1
@@ -46,8 +47,9 @@ IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1
 PLAIN = (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN)
 JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 RLE = "1.2.840.10008.1.2.5"
-# JPEG baseline, extended, lossless (any predictor, first-order); JPEG-LS lossless and near-lossless
-JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81))
+LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+# baseline, extended, lossless; JPEG-LS, lossless and nearly so
+JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", *LOSSLESS_JPEG, "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 
 # of JPEG 2000, each of which costs the decoder memory: a film of 8,192 pixels in squares of 64
 MAX_TILES = 1 << 14
@@ -196,20 +198,25 @@ def read_pixels(content: memoryview, syntax: str, layout: Layout) -> tuple[np.nd
 
 def _decompress(content: memoryview, syntax: str, layout: Layout) -> tuple[np.ndarray, str]:
     frame = joined_fragments(content)
-    if syntax != RLE:
-        _require_stream(frame, syntax, layout)
+    if syntax == RLE:
+        return decode_rle(frame, layout.rows, layout.columns, layout.samples, layout.allocated // 8), layout.photometric
+    _require_stream(frame, syntax, layout)
     if syntax in JPEG_2000 and layout.samples == 1 and not layout.signed:
         # the same decoder as pylibjpeg's, with the same result, but without the interpreter lock: threads decode side by side
         pixels = cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is not None and pixels.shape == (layout.rows, layout.columns) and pixels.dtype.itemsize * 8 == layout.allocated:
             return pixels, layout.photometric
+    if syntax in LOSSLESS_JPEG and layout.samples == 1:
+        pixels = decode_lossless_jpeg(frame)
+        if pixels is not None:
+            if layout.allocated == 8 and pixels.max() > 255:
+                raise DicomError("damaged: its compressed pixels have more bits than its header says")
+            return pixels.astype(f"<u{layout.allocated // 8}", copy=False), layout.photometric
     pydicom = load()
-    try:
+    with damage("its pixels cannot be unpacked"):
         decoder = pydicom.pixels.get_decoder(syntax)
         # one decoder by name: another would round otherwise
         pixels, meta = decoder.as_array(pydicom.encaps.encapsulate([frame]), index=0, raw=True, decoding_plugin="pylibjpeg", **_options(layout))
-    except (*DAMAGED, OSError) as error:
-        raise DicomError(f"damaged: its pixels cannot be unpacked ({type(error).__name__})") from None
     expected = (layout.rows, layout.columns) if layout.samples == 1 else (layout.rows, layout.columns, 3)
     if pixels.shape != expected or pixels.dtype.itemsize * 8 != layout.allocated:
         raise DicomError("damaged: its pixels unpack to another size than its header says")
@@ -251,7 +258,7 @@ def _require_stream(frame: bytes, syntax: str, layout: Layout) -> None:
     found = _size_in_jpeg_2000(frame) if syntax in JPEG_2000 else _size_in_jpeg(frame)
     if found != (layout.rows, layout.columns, layout.samples):
         raise DicomError("damaged: its compressed pixels have another size than its header says, or none")
-    if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
+    if not frame.rstrip(b"\0\xff").endswith(b"\xff\xd9"):  # whichever of the two makes its length even
         raise DicomError("truncated: its compressed pixels have no end")
 
 
@@ -359,14 +366,12 @@ def read_lut(table: Any, signed: bool, order: str) -> tuple[np.ndarray, int, int
     n = n % 65536 or 65536
     if signed and first >= 32768:
         first -= 65536
-    try:
+    with damage("its look-up table cannot be read"):
         data = table.get("LUTData")
         if isinstance(data, bytes):
             entries = np.frombuffer(data, order + "u2" if len(data) >= 2 * n else "u1")
         else:
             entries = np.array(data, ndmin=1).astype(np.int64) % 65536
-    except DAMAGED:
-        raise DicomError("damaged: its look-up table cannot be read") from None
     if not n <= len(entries) <= n + 1 or entries.ndim != 1:
         raise DicomError(f"damaged: its look-up table has {entries.size} entries, and says {n}")
     return entries[:n].astype(np.float64), first, 2**bits - 1

@@ -6,12 +6,13 @@ Nothing here needs isal or numba to be installed: without either, the answer is 
 
 import struct
 import zlib
-from collections.abc import Callable
 from functools import cache
-from threading import Lock
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+
+from cxr.data.loops import compiled
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -28,8 +29,6 @@ MAX_BYTES = 1 << 28
 
 # filter types (ISO/IEC 15948, 9.2)
 NONE, SUB, UP, AVERAGE, PAETH = range(5)
-
-_compiling = Lock()
 
 
 class DecodeError(ValueError):
@@ -112,11 +111,11 @@ def decode_png(chunks: list[tuple[bytes, memoryview]]) -> np.ndarray | None:
     # most films have some fifty IDAT, and joining them costs less than feeding them one by one
     stream = chunks[first][1] if last == first + 1 else b"".join(content for _, content in chunks[first:last])
     filtered = _inflate(isal, stream, height * (1 + width * channels))
-    unfilter = _unfilter() if filtered is not None else None
-    if unfilter is None:
+    loop = compiled(unfilter, _of_unfilter) if filtered is not None else None
+    if loop is None:
         return None
     pixels = np.empty((height, width * channels), np.uint8)
-    if not unfilter(np.frombuffer(filtered, np.uint8), pixels, channels):
+    if not loop(np.frombuffer(filtered, np.uint8), pixels, channels):
         return None
     return pixels if channels == 1 else pixels.reshape(shape)
 
@@ -207,9 +206,8 @@ def unfilter(filtered: np.ndarray, pixels: np.ndarray, bpp: int) -> bool:
     return True
 
 
-def _unfilter() -> Callable[[np.ndarray, np.ndarray, int], bool] | None:
-    with _compiling:
-        return _compile_unfilter()
+def _of_unfilter(types: Any) -> Any:
+    return types.boolean(types.Array(types.uint8, 1, "C", readonly=True), types.Array(types.uint8, 2, "C"), types.int64)
 
 
 @cache
@@ -219,21 +217,3 @@ def _isal() -> ModuleType | None:
     except ImportError:
         return None
     return isal_zlib
-
-
-@cache
-def _compile_unfilter() -> Callable[[np.ndarray, np.ndarray, int], bool] | None:
-    """`unfilter` compiled, or read from where an earlier process left it (beside this file, or the user's cache); None if that cannot be done."""
-    try:
-        import numba
-
-        if numba.config.DISABLE_JIT:
-            return None
-        types = numba.types
-        signature = types.boolean(types.Array(types.uint8, 1, "C", readonly=True), types.Array(types.uint8, 2, "C"), types.int64)
-        try:
-            return numba.njit(signature, nogil=True, cache=True)(unfilter)
-        except RuntimeError:  # no folder to keep it in can be written
-            return numba.njit(signature, nogil=True)(unfilter)
-    except Exception:  # whatever a compiler may fail with, the film is still OpenCV's to decode
-        return None

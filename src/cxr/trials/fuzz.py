@@ -1,6 +1,6 @@
 """Spoils files of every kind that the program reads, and watches: a clear refusal, or the right content; never a crash, a hang, or a wrong belief.
 
-What "right" means is told for each kind by something other than the reader: the csv module, OpenCV, or what was written before the spoiling.
+What "right" means is told for each kind by something other than the reader: the csv module, OpenCV, pydicom, or what was written before the spoiling.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -36,6 +37,8 @@ from cxr.cohort.experts import ALL_READERS_FILE, FILES, FOUR_READERS_FILE, load_
 from cxr.cohort.findings import NIH_FINDINGS, SPELLINGS
 from cxr.config import Config, from_plain
 from cxr.data.decode import decode, decode_opencv, resize_square
+from cxr.data.dicom_streams import encode_lossless_jpeg
+from cxr.dicom import film_bytes, load
 from cxr.mini import write_miniature
 
 # what a reader may take for one small file
@@ -158,6 +161,7 @@ def readers(folder: Path, real: Path | None) -> list[Reader]:
     write_miniature(mini, progress=False)
     found = [_labels("labels", _some_labels(mini, 150)), _experts("expert labels", _some_experts(mini / "expert_labels", 60))]
     found += [_films("films", {path.name: path.read_bytes() for path in sorted((mini / "images").iterdir())[:12]})]
+    found.append(_dicom(_dicom_films()))
     if real:
         found.append(_labels("labels, real", _some_labels(real / "data/cxr14_1024", 150)))
         found.append(_experts("expert labels, real", _some_experts(real / "data/google_expert_labels", 60)))
@@ -248,6 +252,85 @@ def _films(name: str, files: dict[str, bytes]) -> Reader:
             raise WrongError("other pixels than OpenCV's")
 
     return Reader(name, files, read, check, mend_png)
+
+
+def _dicom_films() -> dict[str, bytes]:
+    """Small films of every syntax that can be written here, with all that a header may say of their greys; and real ones where pydicom-data is installed."""
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (48, 40), dtype=np.uint8)
+    deep = rng.integers(0, 4096, (48, 40), dtype=np.uint16)
+    window = {"WindowCenter": "1800", "WindowWidth": "2500", "RescaleSlope": "1.5", "RescaleIntercept": "-100"}
+    files = {}
+    for name, syntax in (
+        ("explicit", "1.2.840.10008.1.2.1"),
+        ("implicit", "1.2.840.10008.1.2"),
+        ("deflated", "1.2.840.10008.1.2.1.99"),
+        ("big", "1.2.840.10008.1.2.2"),
+    ):
+        files[f"{name}.dcm"] = film_bytes(deep, bits=12, syntax=syntax, photometric="MONOCHROME1", **window)
+    for name, syntax in (("rle", "1.2.840.10008.1.2.5"), ("jpeg2000", "1.2.840.10008.1.2.4.90")):
+        files[f"{name}.dcm"] = film_bytes(grey, bits=8, syntax=syntax)
+        files[f"{name}_deep.dcm"] = film_bytes(deep.astype(np.int16) - 2048, bits=12, syntax=syntax, **window)
+    files["jpeg.dcm"] = film_bytes(deep, bits=12, syntax="1.2.840.10008.1.2.4.70", frame=encode_lossless_jpeg(deep, 12), **window)
+    files["colour.dcm"] = film_bytes(np.stack([grey] * 3, axis=2), bits=8, photometric="RGB")
+    published = find_spec("data_store")
+    if published and published.submodule_search_locations:
+        folder = Path(published.submodule_search_locations[0]) / "data"
+        for name in ("JPEG-LL", "emri_small_jpeg_ls_lossless", "SC_rgb_dcmtk_ebcyn1_dcmd", "vlut_04"):
+            if (folder / f"{name}.dcm").is_file():
+                files[f"{name}.dcm"] = _as_chest((folder / f"{name}.dcm").read_bytes())
+    return files
+
+
+def _as_chest(content: bytes) -> bytes:
+    """A film of something else under the header of a chest film, of one frame: its pixels are what is tried."""
+    pydicom = load()
+    film = pydicom.dcmread(io.BytesIO(content))
+    film.Modality, film.BodyPartExamined = "DX", "CHEST"
+    if int(film.get("NumberOfFrames") or 1) > 1:
+        film.PixelData = pydicom.encaps.encapsulate([next(pydicom.encaps.generate_frames(film.PixelData, number_of_frames=int(film.NumberOfFrames)))])
+        film.NumberOfFrames = 1
+    out = io.BytesIO()
+    film.save_as(out)
+    return out.getvalue()
+
+
+def _dicom(files: dict[str, bytes]) -> Reader:
+    def read(folder: Path) -> np.ndarray:
+        return decode(next(folder.iterdir()), 32)
+
+    def check(file: str, content: bytes, pixels: np.ndarray) -> None:
+        """pydicom's reading of the same bytes, values and windows. Where it fails, for it reads more of a header, there is nothing to compare with."""
+        pydicom = load()
+        try:
+            film = pydicom.dcmread(io.BytesIO(content))
+            values = film.pixel_array
+            if values.ndim != 2:
+                return
+            simple = not any(
+                film.get(keyword) for keyword in ("ModalityLUTSequence", "VOILUTSequence", "PixelPaddingValue", "PixelSpacing", "PixelAspectRatio")
+            )
+            units = pydicom.pixels.apply_modality_lut(values, film)
+            shown = pydicom.pixels.apply_voi_lut(units, film)
+            ends = pydicom.pixels.apply_modality_lut(np.array(_range_of(film)), film)
+            simple &= "WindowCenter" in film and film.get("HighBit", film.BitsStored - 1) == film.BitsStored - 1
+        except Exception:
+            return
+        if not simple:
+            return
+        grey = (shown - min(ends)) / max(1e-9, abs(ends[1] - ends[0])) * 255
+        inverse = film.PhotometricInterpretation == "MONOCHROME1" or film.get("PresentationLUTShape") == "INVERSE"
+        expected = resize_square(np.floor(np.clip(255 - grey if inverse else grey, 0, 255) + 0.5).astype(np.uint8), 32)
+        if np.abs(pixels.astype(int) - expected).max() > 1:
+            raise WrongError("other greys than pydicom's")
+
+    return Reader("films, DICOM", files, read, check)
+
+
+def _range_of(film: Any) -> tuple[int, int]:
+    """The least and the greatest value that the stored bits can be."""
+    bits = int(film.BitsStored)
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if film.PixelRepresentation else (0, 2**bits - 1)
 
 
 def _store(folder: Path, mini: Path) -> Reader:
