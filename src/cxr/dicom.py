@@ -4,6 +4,7 @@ Headers name people. Only elements that a caller lists become values, and no mes
 pydicom is loaded by the first DICOM film, never by an import: where all films are PNG it need not be installed.
 """
 
+import hashlib
 import io
 import logging
 import warnings
@@ -37,9 +38,11 @@ def damage(told: str) -> Iterator[None]:
     """What pydicom raises inside becomes a DicomError: that is nearly everything, and may quote the header."""
     try:
         yield
-    except (DicomError, MemoryError, OSError):  # the last two are the machine's
+    except (DicomError, MemoryError, TimeoutError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's; pydicom has some of its own
+            raise
         raise DicomError(f"damaged: {told} ({type(error).__name__})") from None
 
 
@@ -167,7 +170,8 @@ def film_bytes(
     """
     pydicom = load()
     film = pydicom.Dataset()
-    film.SOPClassUID, film.SOPInstanceUID = pydicom.uid.DigitalXRayImageStorageForPresentation, pydicom.uid.generate_uid()
+    film.SOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
+    film.SOPInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[hashlib.sha256(pixels.tobytes()).hexdigest()])  # the same film has the same bytes
     film.file_meta = pydicom.dataset.FileMetaDataset()
     film.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     film.set_pixel_data(pixels, photometric, bits)

@@ -313,6 +313,7 @@ def _dicom(files: dict[str, bytes]) -> Reader:
             units = pydicom.pixels.apply_modality_lut(values, film)
             shown = pydicom.pixels.apply_voi_lut(units, film)
             ends = pydicom.pixels.apply_modality_lut(np.array(_range_of(film)), film)
+            simple &= ("RescaleSlope" in film) == ("RescaleIntercept" in film)  # one without the other is nothing to pydicom
             simple &= "WindowCenter" in film and film.get("HighBit", film.BitsStored - 1) == film.BitsStored - 1
         except Exception:
             return
