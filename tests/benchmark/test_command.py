@@ -21,7 +21,7 @@ PEERS = ("torchxrayvision", "litdata", "datasets")
 @pytest.mark.parametrize(
     ("stage", "contests", "ours"),
     [
-        ("prepare", 2, "cxr, fast path"),
+        ("prepare", 7, "cxr, fast path"),
         ("loader", 5, "cxr, raw fetch"),
         ("statistics", 3, "cxr"),
         ("startup", 1, "python train.py --help"),

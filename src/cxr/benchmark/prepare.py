@@ -1,4 +1,4 @@
-"""Films decoded, reduced to 256 pixels and written, against PIL, with one thread and two."""
+"""Films decoded, reduced to 256 pixels and written, against PIL, with one thread and two; PNG, and DICOM copies of them."""
 
 import tempfile
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import numpy as np
 from cxr.benchmark.command import Settings, missing
 from cxr.benchmark.films import STORED, film_paths
 from cxr.benchmark.measure import Case, Contest, hold
+from cxr.benchmark.prepare_dicom import dicom_contests
 from cxr.data.decode import decode, decode_opencv, resize_square
 from cxr.data.png import decode_png, read_chunks
 from cxr.data.store import build_store
@@ -25,7 +26,8 @@ def run_stage(settings: Settings) -> list[dict]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         paths = film_paths(settings, folder, n)
-        return [hold(decoding(paths, n), settings.rounds), hold(building(folder, paths, n), settings.rounds)]
+        contests = [decoding(paths, n), *dicom_contests(folder, paths, settings.size), building(folder, paths, n)]
+        return [hold(contest, settings.rounds) for contest in contests]
 
 
 def decoding(paths: list[Path], n: int) -> Contest:
