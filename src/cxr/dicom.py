@@ -9,7 +9,7 @@ import io
 import logging
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -64,7 +64,7 @@ def load() -> ModuleType:
     return pydicom
 
 
-def read_header(file: Any, keywords: Iterable[str]) -> tuple[Any, Any, Any]:
+def read_header(file: Any, keywords: tuple[str, ...]) -> tuple[Any, Any, Any]:
     """Reads a file up to its pixels.
 
     Args:
@@ -84,17 +84,21 @@ def read_header(file: Any, keywords: Iterable[str]) -> tuple[Any, Any, Any]:
         raise DicomError("the file is empty")
     if start[128:] != b"DICM":
         raise DicomError("not a DICOM file")
-    tags = [pydicom.tag.Tag(keyword) for keyword in keywords]
     read = pydicom.filereader.read_dataset
     with damage("its header cannot be read"):
-        meta = read(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2, specific_tags=[pydicom.tag.Tag("TransferSyntaxUID")])
+        meta = read(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2, specific_tags=_tags(("TransferSyntaxUID",)))
         syntax = pydicom.uid.UID(meta.get("TransferSyntaxUID") or "")
         if not syntax.is_transfer_syntax:
             raise DicomError("its transfer syntax is missing or unknown")
         if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
             file = _inflate(file)
-        header = read(file, syntax.is_implicit_VR, syntax.is_little_endian, stop_when=lambda tag, vr, length: tag in PIXELS, specific_tags=tags)
+        header = read(file, syntax.is_implicit_VR, syntax.is_little_endian, stop_when=lambda tag, vr, length: tag in PIXELS, specific_tags=_tags(keywords))
     return header, syntax, file
+
+
+@cache
+def _tags(keywords: tuple[str, ...]) -> list[Any]:
+    return [load().tag.Tag(keyword) for keyword in keywords]
 
 
 def _inflate(file: Any) -> io.BytesIO:

@@ -11,9 +11,12 @@ import pydicom
 import pytest
 from commands import absent, call
 
-from cxr.cohort.catalogue import CatalogueError
+from cxr.cohort.catalogue import CatalogueError, load_catalogue
 from cxr.cohort.dicom_headers import read_dicom_headers
+from cxr.config import Data, DicomWindow
+from cxr.data.store import open_store
 from cxr.dicom import film_bytes
+from cxr.run.study import prepare_store
 
 PIXELS = np.zeros((64, 64), np.uint8)
 
@@ -127,12 +130,18 @@ def test_nothing_of_a_header_but_the_five_facts_is_found_in_store_quarantine_tab
         f"data.store_dir={stores}",
         "data.image_size=32",
         "data.missing_images=allow",
+        "data.fit=crop",
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert "9 of 9 films are DICOM" in done.stdout
+    assert "cut to the square in its middle" in open_store(next(stores.iterdir())).meta["rule"]
     quarantine = (next(stores.iterdir()) / "quarantine.csv").read_text()
     assert len(quarantine.splitlines()) == 1 + 7, quarantine
+    data = Data(name="cxr14", root=str(root), store_dir=str(tmp_path / "full"), image_size=32, dicom_window=DicomWindow.full)
+    full = prepare_store(data, load_catalogue(root))
+    assert "DICOM: from its darkest pixel to its brightest" in full.meta["rule"]
+    assert len(full.quarantine) == 5  # nobody asks for the two windows that are no windows
     table, refused = read_dicom_headers(root / "dicom", salt="salt")
     assert len(table) == 9
     told = done.stdout + done.stderr + table.to_csv() + str(refused) + "".join(map(str, table.columns))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr.data.decode import DecodeError, decode
+from cxr.data.decode import DecodeError, Reading, decode
 
 GREY = (np.add.outer(np.arange(64), 2 * np.arange(64)) % 256).astype(np.uint8)
 
@@ -124,3 +124,10 @@ def test_a_header_that_promises_absurdly_many_pixels_is_refused_with_the_reason(
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
     with pytest.raises(DecodeError, match="larger than any film"):
         decode(film(data), 64)
+
+
+def test_a_strip_whose_square_would_take_gigabytes_is_refused_with_the_reason(film) -> None:
+    path = film(png(Image.fromarray(np.zeros((2, 60_000), np.uint8))))
+    with pytest.raises(DecodeError, match="no film has its shape: 60000 x 2"):
+        decode(path, 64)
+    assert not decode(path, 64, Reading(fit="crop")).any()

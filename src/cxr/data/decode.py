@@ -9,7 +9,7 @@ import numpy as np
 
 from cxr.data.dicom import VERSION as DICOM_VERSION
 from cxr.data.dicom import decode_dicom
-from cxr.data.png import DecodeError, decode_png, read_chunks, require_film_size
+from cxr.data.png import MAX_BYTES, DecodeError, decode_png, read_chunks, require_film_size
 from cxr.dicom import SUFFIXES, DicomError
 
 # a truncated file is our message to give, not libpng's to print; and what OpenJPEG misses in a sound film is no news
@@ -112,10 +112,15 @@ def resize_square(pixels: np.ndarray, size: int, fit: str = "pad") -> np.ndarray
     >>> resize_square(np.full((2, 4), 200, np.uint8), 2)
     array([[100, 100],
            [100, 100]], dtype=uint8)
+
+    Raises:
+        DecodeError: so long and narrow that its square would have more pixels than any film.
     """
     height, width = pixels.shape
     if height != width and fit == "pad":
         side = max(height, width)
+        if side * side > MAX_BYTES:
+            raise DecodeError(f"no film has its shape: {width} x {height} pixels")
         top, left = (side - height) // 2, (side - width) // 2
         pixels = cv2.copyMakeBorder(pixels, top, side - height - top, left, side - width - left, cv2.BORDER_CONSTANT, value=0)
     elif height != width:

@@ -308,11 +308,11 @@ def grey_table(header: Any, layout: Layout, raw: np.ndarray, window: str, *, big
     padding = _padding(header, stored, layout)
     order = ">" if big_endian else "<"
     values = modality_values(header, stored, layout, order)
-    table, centres = item(header, "VOILUTSequence"), numbers(header, "WindowCenter")
-    if window == "voi" and table is not None:
+    table, centres = (item(header, "VOILUTSequence"), numbers(header, "WindowCenter")) if window == "voi" else (None, [])
+    if table is not None:
         entries, first, top = read_lut(table, layout.signed, order)
         share = entries[np.clip(np.round(values) - first, 0, len(entries) - 1).astype(int)] / top
-    elif window == "voi" and centres:
+    elif centres:
         share = windowed(values, centres[0], number(header, "WindowWidth"), word(header, "VOILUTFunction"))
     else:
         share = spread(values, values if layout.bits <= 8 else values[_present(raw, n) & ~padding])
