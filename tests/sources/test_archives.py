@@ -12,7 +12,7 @@ import pytest
 
 from cxr.config import Data, MissingImages
 from cxr.data import store as store_module
-from cxr.data.decode import decode
+from cxr.data.decode import Reading, decode
 from cxr.data.store import Store, StoreError, build_store
 from cxr.run.study import load_catalogue_of, prepare_store
 from cxr.sources.archives import Archive, ArchiveError, find_archives
@@ -105,7 +105,7 @@ def test_an_archive_that_is_cut_short_is_named_and_costs_no_film(
 
     second.write_bytes(whole)
     read: list[str] = []
-    monkeypatch.setattr(store_module, "decode", lambda source, size: (read.append(source.name), decode(source, size))[1])
+    monkeypatch.setattr(store_module, "decode", lambda source, size, reading: (read.append(source.name), decode(source, size, reading))[1])
     monkeypatch.setattr(Archive, "films", lambda self, films=Archive.films: pytest.fail("read to its end before") if self.path == first else films(self))
     build(tmp_path / "store", {}, find_archives(tmp_path), list(films))
     assert same_store(tmp_path / "store", unpacked)
@@ -120,18 +120,18 @@ def test_a_prepare_that_is_killed_within_an_archive_goes_on_from_its_last_record
     monkeypatch.setattr(store_module, "RECORD_EVERY", 4)
     read: list[str] = []
 
-    def decode_or_die(source: Path, size: int) -> np.ndarray:
+    def decode_or_die(source: Path, size: int, reading: Reading) -> np.ndarray:
         read.append(source.name)
         if len(read) == 40:
             raise KeyboardInterrupt
-        return decode(source, size)
+        return decode(source, size, reading)
 
     with monkeypatch.context() as during:
         during.setattr(store_module, "decode", decode_or_die)
         with pytest.raises(KeyboardInterrupt):
             build(tmp_path / "store", {}, find_archives(tmp_path), list(films))
     read.clear()
-    monkeypatch.setattr(store_module, "decode", lambda source, size: (read.append(source.name), decode(source, size))[1])
+    monkeypatch.setattr(store_module, "decode", lambda source, size, reading: (read.append(source.name), decode(source, size, reading))[1])
     build(tmp_path / "store", {}, find_archives(tmp_path), list(films))
     assert len(read) <= 60 - 28
     assert same_store(tmp_path / "store", unpacked)
