@@ -14,7 +14,7 @@ demo: install
 	$(VENV)/bin/python train.py experiment=demo
 
 test: install
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 test-slurm: install
 	CXR_REQUIRE_REAL=1 $(VENV)/bin/python -m pytest tests/test_slurm.py

@@ -15,13 +15,6 @@ from cxr.mini import write_miniature
 REAL = Path(os.environ.get("CXR_REAL", PROJECT.parent / "shared"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side (pytest-xdist), a file stays together for what its tests share, and so do all that look at the demo's run."""
-    for item in items:
-        uses_demo = "finished_run" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("demo" if uses_demo else str(item.path)))
-
-
 @pytest.fixture(scope="session")
 def real() -> Path:
     """The folder with real films and real expert labels; without it the test is skipped, or fails where CXR_REQUIRE_REAL is set."""
