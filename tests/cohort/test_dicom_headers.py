@@ -134,7 +134,7 @@ def test_nothing_of_a_header_but_the_five_facts_is_found_in_store_quarantine_tab
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert "9 of 9 films are DICOM" in done.stdout
+    assert "9 of 9 files are DICOM" in done.stdout
     assert "cut to the square in its middle" in open_store(next(stores.iterdir())).meta["rule"]
     quarantine = (next(stores.iterdir()) / "quarantine.csv").read_text()
     assert len(quarantine.splitlines()) == 1 + 7, quarantine
