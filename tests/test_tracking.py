@@ -79,7 +79,7 @@ def test_the_validation_of_the_epoch_that_was_kept_stands_in_the_summary(finishe
     for metric in ("loss", "auroc_macro", "auroc/Effusion", "auroc/Hernia"):
         assert summary[f"best/{metric}"] == float(best[f"val/{metric}"])
     assert summary["best/epoch"] == float(best["epoch"])
-    assert summary["val/auroc_macro/max"] == pytest.approx(float(best["val/auroc_macro"]))
+    assert summary["val/auroc_macro"]["max"] == pytest.approx(float(best["val/auroc_macro"]))
     (kept,) = [record.metric for record in found if record.WhichOneof("record_type") == "metric" and record.metric.name == "val/auroc_macro"]
     assert kept.summary.max
 

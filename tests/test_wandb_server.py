@@ -119,7 +119,7 @@ def test_a_training_whose_server_goes_away_ends_as_if_it_had_not(mini: Path, tmp
 @pytest.mark.parametrize("asked", ["auto", "online"])
 def test_a_server_that_is_not_there_at_the_start(tmp_path: Path, asked: str) -> None:
     """Offline where that was left open, one line where online was asked for."""
-    script = PART.replace("first_step=first", f"may_be_offline={asked == 'auto'}, wait_seconds=3")
+    script = PART.replace("mode=mode)", f"mode=mode, may_be_offline={asked == 'auto'}, wait_seconds=3)")
     with WandbServer() as server:
         environment = server.client_environment("online")
     done = subprocess.run(
