@@ -55,6 +55,22 @@ class DicomWindow(Enum):
     full = "full"
 
 
+class Uncertain(Enum):
+    ignore = "ignore"
+    zeros = "zeros"
+    ones = "ones"
+
+
+class Unmentioned(Enum):
+    zeros = "zeros"
+    ignore = "ignore"
+
+
+class Overlap(Enum):
+    refuse = "refuse"
+    exclude = "exclude"
+
+
 class LoggerMode(Enum):
     auto = "auto"
     online = "online"
@@ -63,8 +79,29 @@ class LoggerMode(Enum):
 
 
 @dataclass
+class Source:
+    """A further data set to train on, if it has a root."""
+
+    root: str | None = None
+    uncertain: Uncertain = Uncertain.ignore
+    unmentioned: Unmentioned = Unmentioned.zeros
+    overlap: Overlap = Overlap.refuse
+
+
+@dataclass
+class Sources:
+    chexpert: Source = field(default_factory=Source)
+    mimic: Source = field(default_factory=Source)
+    rsna: Source = field(default_factory=Source)
+
+
+@dataclass
 class Data:
-    name: str = key(MISSING, "cxr14 (the real files) or mini (a miniature, drawn on first use); names the image store")
+    name: str = key(
+        MISSING,
+        "cxr14 (the real files) or mini (a miniature, drawn on first use); to test on: chexpert, mimic, rsna or tbportals (docs/other_sets.md); names the image"
+        " store",
+    )
     root: str = key(MISSING, "folder with the label file, train_val_list.txt, test_list.txt and the films as NIH ships them, archives unopened or unpacked")
     labels: str | None = key(None, "label file; null takes Data_Entry_2017_v2020.csv in root, else Data_Entry_2017.csv")
     image_size: int = key(224, "side of a film at the network's input, pixels")
@@ -85,6 +122,17 @@ class Data:
     expert_validation_patients: ExpertPatients = key(
         ExpertPatients.exclude, "exclude the 835 patients of the expert validation set from train and val, or keep"
     )
+    sources: Sources = field(
+        default_factory=Sources,
+        metadata={
+            "help": "further data sets to train on, beside cxr14: data.sources.chexpert.root=/path, mimic, rsna; each has its own uncertain, unmentioned and "
+            "overlap"
+        },
+    )
+    uncertain: Uncertain = key(Uncertain.ignore, "CheXpert and MIMIC, where a report is uncertain (-1): ignore (unknown), zeros or ones")
+    unmentioned: Unmentioned = key(Unmentioned.zeros, "CheXpert and MIMIC, where a report does not mention it (empty): zeros, as in ChestX-ray14, or ignore")
+    overlap: Overlap = key(Overlap.refuse, "films of patients whom the run has seen (RSNA's films are NIH's): refuse, or exclude all of theirs")
+    country: str | None = key(None, "TB Portals: films of this country alone, as the table spells it; null takes all")
 
 
 @dataclass
@@ -209,6 +257,11 @@ class ReferenceMapping:
     )
     airspace_opacity: list[str] = key(["Atelectasis", "Consolidation", "Edema", "Infiltration", "Pneumonia"], "model findings that stand for it")
     nodule_or_mass: list[str] = key(["Nodule", "Mass"], "model findings that stand for it")
+    lung_opacity: list[str] = key(
+        ["Atelectasis", "Consolidation", "Edema", "Infiltration", "Mass", "Nodule", "Pneumonia"], "model findings that stand for CheXpert's Lung Opacity"
+    )
+    tuberculosis: list[str] = key([], "model findings that stand for it (TB Portals); none: not predicted")
+    cavity: list[str] = key([], "model findings that stand for it (TB Portals); none: not predicted")
 
 
 @dataclass
@@ -334,6 +387,21 @@ class EvaluateConfig:
 
 
 @dataclass
+class ExternalConfig:
+    """What scripts/external.py takes: a finished run, the data set to test it on, and what of the evaluation to change, else as in the run."""
+
+    run: str = key(MISSING, "the folder of a finished run, with its checkpoint")
+    root: str | None = key(None, "the folder of the run's own data set, if it moved since the run")
+    expert_labels: str | None = key(None, "the expert labels' folder, if it moved since the run")
+    accelerator: str = key("auto", "auto, cpu or gpu")
+    data: Data = field(default_factory=Data)
+    macro: Macro = field(default_factory=Macro)
+    mapping: ReferenceMapping = field(default_factory=ReferenceMapping)
+    operating: Operating = field(default_factory=Operating)
+    report: Report = field(default_factory=Report)
+
+
+@dataclass
 class CompareConfig:
     """What scripts/compare.py takes."""
 
@@ -395,8 +463,9 @@ class FuzzConfig:
 CHOICES = {
     "source": ("gcs", "dicomweb", "bigquery", "expert_labels"),
     "format": ("png", "dicom"),
-    "data.name": ("cxr14", "mini"),
+    "data.name": ("cxr14", "mini", "chexpert", "mimic", "rsna", "tbportals"),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
+    "accelerator": ("auto", "cpu", "gpu"),
     "trainer.strategy": ("auto", "ddp"),
     "trainer.precision": ("32-true", "bf16-mixed", "16-mixed"),
     "mapping.method": ("max", "max_raw", "noisy_or", "probe"),

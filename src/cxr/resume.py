@@ -174,6 +174,9 @@ def config_sha256(plain: Plain) -> str:
     for group, keys in HARMLESS.items():
         if keys and isinstance(kept.get(group), dict):
             kept[group] = {key: value for key, value in kept[group].items() if key not in keys}
+    if sources := look_up(kept, "data.sources"):  # a run of an earlier version has none
+        bare = {name: {key: value for key, value in source.items() if key != "root"} for name, source in sources.items() if source["root"]}
+        kept["data"] = kept["data"] | {"sources": bare}
     for group, key in FILES:
         value = look_up(kept, f"{group}.{key}")
         if isinstance(value, str) and Path(value).is_file():

@@ -5,8 +5,10 @@ used everywhere else; a spelling that is not listed here is an error, never a ze
 """
 
 import csv
+import gzip
 import io
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -96,10 +98,12 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def read_text(path: Path) -> str:
-    """A text file's content; LabelError if it is none, or far larger than any file of labels."""
+    """A text file's content, unpacked where its name ends in .gz; LabelError if it is none, or far larger than any file of labels."""
     try:
-        with path.open("rb") as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise LabelError(f"{path}: not a whole gzip file ({error})") from error
     except OSError as error:
         raise LabelError(f"{path}: cannot be read ({error.strerror})") from error
     if len(content) > MAX_BYTES or content.count(b"\n") > MAX_ROWS:
@@ -200,12 +204,13 @@ def parse_reads(cells: "pd.Series[str]", path: Path, *, may_hedge: bool) -> "pd.
     return values.astype("float64")
 
 
-def text_mined(images: pd.DataFrame, finding: str) -> "pd.Series[float] | None":
-    """What the text-mined labels say of a finding of any label file, by its own name or as the union in UNIONS.
+def text_mined(images: pd.DataFrame, finding: str, unions: Mapping[str, Sequence[str]] = UNIONS) -> "pd.Series[float] | None":
+    """What the text-mined labels say of a finding of any label file, by its own name or as a union.
 
     Args:
         images: with a column per NIH finding, 1 or 0.
         finding: of any reference set.
+        unions: finding that is none of the 14 -> those any of which make it.
 
     Returns:
         1, 0 or NaN per row; None for a finding that text mining does not know (Fracture, Other).
@@ -213,5 +218,5 @@ def text_mined(images: pd.DataFrame, finding: str) -> "pd.Series[float] | None":
     >>> text_mined(pd.DataFrame({"Nodule": [0.0, 1.0], "Mass": [0.0, 0.0]}), "Nodule or mass").tolist()
     [0.0, 1.0]
     """
-    members = UNIONS.get(finding) or ((finding,) if finding in NIH_FINDINGS else ())
+    members = unions.get(finding) or ((finding,) if finding in NIH_FINDINGS else ())
     return images[list(members)].max(axis=1, skipna=False) if members else None

@@ -9,6 +9,8 @@ import numpy as np
 
 from cxr.data.dicom import VERSION as DICOM_VERSION
 from cxr.data.dicom import decode_dicom
+from cxr.data.jpeg import SIGNATURE as JPEG
+from cxr.data.jpeg import require_jpeg
 from cxr.data.png import MAX_BYTES, DecodeError, decode_png, read_chunks, require_film_size
 from cxr.dicom import SUFFIXES, DicomError
 
@@ -55,7 +57,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def decode(path: Path, size: int, reading: Reading = USUAL) -> np.ndarray:
-    """Reads a film as one grey channel: a PNG of any mode (grey, RGB, RGBA, palette; 1 to 16 bits), or DICOM.
+    """Reads a film as one grey channel: a PNG of any mode (grey, RGB, RGBA, palette; 1 to 16 bits), a JPEG, or DICOM.
 
     Args:
         path: the file.
@@ -81,6 +83,9 @@ def decode(path: Path, size: int, reading: Reading = USUAL) -> np.ndarray:
             return resize_square(decode_dicom(data, reading.dicom_window), size, reading.fit)
         except DicomError as error:
             raise DecodeError(str(error)) from error
+    if data.startswith(JPEG):
+        require_jpeg(data)
+        return resize_square(decode_opencv(data), size, reading.fit)
     chunks = read_chunks(data)
     require_film_size(chunks)
     pixels = decode_png(chunks)
@@ -89,7 +94,7 @@ def decode(path: Path, size: int, reading: Reading = USUAL) -> np.ndarray:
 
 
 def decode_opencv(data: bytes) -> np.ndarray:
-    """What decides wherever `cxr.data.png` does not answer: any PNG to (H, W) uint8 grey; DecodeError if OpenCV cannot read it."""
+    """What decides wherever `cxr.data.png` does not answer: any PNG or JPEG to (H, W) uint8 grey; DecodeError if OpenCV cannot read it."""
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:  # a header that promises more pixels than OpenCV accepts

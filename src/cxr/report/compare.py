@@ -27,7 +27,10 @@ from cxr.stats.ranking import auroc
 Draws = dict[str, np.ndarray]
 
 # what differs between runs that are worth comparing: the recipe. Everything else of the protocol decides what the numbers are about
-RECIPE = ("experiment", "members", "model", "image_size", "loss", "precision", "seed", "selection", "config_sha256", "package_version", "commit", "provenance")
+RECIPE = (
+    *("experiment", "members", "model", "weights", "pretraining", "image_size", "loss", "precision", "seed", "selection"),
+    *("config_sha256", "package_version", "commit", "provenance"),
+)
 # of the frozen evaluation, what follows from the model's own validation predictions
 OF_THE_MODEL = ("sha256", "thresholds", "recalibration", "operating_points", "train_prevalence", "prevalence")
 

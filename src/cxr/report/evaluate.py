@@ -375,6 +375,7 @@ def _counts_of(values: "pd.Series[str]") -> dict[str, int]:
 
 
 def _quantiles(ages: "pd.Series[float]") -> dict[str, float | None]:
+    ages = ages.dropna()
     if ages.empty:
         return {"min": None, "median": None, "max": None}
     return {"min": float(ages.min()), "median": float(ages.median()), "max": float(ages.max())}

@@ -53,8 +53,8 @@ def of_one_set(name: str, part: Part, scores: pd.DataFrame, reference: Reference
     rows, by_reader = part["findings"].values(), part.get("readers", {}).get("differences", {}).get("by_reader", {})
     has_curves = any(row["auroc"] for row in rows)
     figures = {
-        "readers": part["n_images"] and part["adjudicated"] and readers(name, part, *told),
-        "roc": has_curves and not part["adjudicated"] and curves("roc", name, part, *told),
+        "readers": part["n_images"] and "readers" in part and readers(name, part, *told),
+        "roc": has_curves and "readers" not in part and curves("roc", name, part, *told),
         "precision_recall": has_curves and curves("precision_recall", name, part, *told),
         "differences": any(by_reader.values()) and differences(name, part),
         "calibration": any(row["auroc"] and "calibration" in row for row in rows) and calibration(name, part),

@@ -209,6 +209,7 @@ def make_mapping(
     nodule_or_mass: Sequence[str],
     prevalence: Mapping[str, float],
     seed: int,
+    others: Mapping[str, Sequence[str]] | None = None,
 ) -> FindingMapping:
     """The mapping of a configuration, with its probes fitted.
 
@@ -218,12 +219,14 @@ def make_mapping(
         method, airspace_opacity, nodule_or_mass: the configuration.
         prevalence: of every model finding in training.
         seed: of the probes' folds.
+        others: finding that only other data sets label -> the model's findings that stand for it.
 
     Raises:
         MappingError: an unknown method, or a probe without films to fit it on.
         LabelError: an unknown finding.
     """
     members = {"Airspace opacity": list(airspace_opacity), "Nodule or mass": list(nodule_or_mass), "Abnormal": list(UNIONS["Abnormal"])}
+    members |= {finding: list(names) for finding, names in (others or {}).items()}
     for finding, names in members.items():
         require_findings(names, f"mapping.{finding.lower().replace(' ', '_')}")
     if method not in (*UNION_METHODS, "probe"):

@@ -1,11 +1,11 @@
 """The report for people: one self-contained page, the same as markdown, and a table for the console. Rewords report.json, computes nothing."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cxr.cohort import catalogue, experts
-from cxr.report import reader_tables, set_tables
+from cxr.report import other_sets, reader_tables, set_tables
 from cxr.report.figures import leading_set, with_numbers
 from cxr.report.pages import Block, Card, Page, Row, Table, write
 from cxr.report.set_tables import auroc
@@ -29,6 +29,8 @@ ABOUT = {
     "their patients took no part in training.",
     "four_findings_test": f"Labels are the consensus of three radiologists who read the films. {INSIDE_TEST}",
 }
+KIND |= other_sets.KIND
+ABOUT |= other_sets.ABOUT
 # what is true of the real files, complete
 SCOPE = {
     "nih_test": "The published list holds more disease and more AP films than the training list: text-mined airspace opacity on 38.5 % of films against 26.0 "
@@ -54,6 +56,10 @@ LOOKED = "The test predictions have been looked at {times}, under {protocols}."
 CHANGED = (
     " The protocol (mapping, thresholds, settings) was changed after a look, so the numbers below may have been chosen by the test films they are measured on."
 )
+SEEN = (
+    "These weights have seen NIH test films: training began with {what}, which was trained on {films} ({source}). Results on NIH test and on the radiologists' "
+    "sets inside it are no test on unseen films."
+)
 UNCHANGED = " Mapping, thresholds and comparisons were fixed before the first look."
 PREVALENCES = (
     "Share of films with each finding, of the films that are evaluated (NIH train and val: of all). By text mining everywhere, by the radiologists where "
@@ -62,10 +68,17 @@ PREVALENCES = (
 LEVEL = 0.05  # of the primary comparisons, on the console
 
 
-def attribution(data_name: str, has_experts: bool) -> list[str]:
-    """What whoever shows these numbers of cxr14 or mini has to say with them."""
+def attribution(data_name: str, has_experts: bool, others: Iterable[str] = ()) -> list[str]:
+    """What whoever shows these numbers has to say with them.
+
+    Args:
+        data_name: cxr14 or mini.
+        has_experts: the radiologists' labels of its films were used.
+        others: further data sets that were used.
+    """
+    further = [line for name in dict.fromkeys(others) for line in other_sets.ATTRIBUTION[name]]
     if data_name == "mini":
-        return ["The miniature's films, patients, readers and labels are made up by a program: nobody is to be credited."]
+        return ["The miniature's films, patients, readers and labels are made up by a program: nobody is to be credited.", *further]
     nih = [
         f"Images: NIH ChestX-ray14, {catalogue.SOURCE}. The NIH Clinical Center is the data provider.",
         "Xiaosong Wang, Yifan Peng, Le Lu, Zhiyong Lu, Mohammadhadi Bagheri, Ronald Summers. ChestX-ray8: Hospital-scale Chest X-ray Database and "
@@ -81,7 +94,7 @@ def attribution(data_name: str, has_experts: bool) -> list[str]:
         "Daniel Tse, Neeral Beladia, Yun Liu, Po-Hsuan Cameron Chen, Shravya Shetty. Deep Learning for Distinguishing Normal versus Abnormal Chest "
         "Radiographs and Generalization to Two Unseen Diseases Tuberculosis and COVID-19. Nature Scientific Reports, 2021.",
     ]
-    return nih + labels if has_experts else nih
+    return [*nih, *(labels if has_experts else []), *further]
 
 
 # --- page -------------------------------------------------------------------------------------------------------------------------------------------
@@ -131,10 +144,12 @@ def _introduction(protocol: Mapping[str, Any]) -> Block:
     n, n_protocols = (protocol["provenance"]["looks"][key] for key in ("n", "n_protocols"))
     times = {1: "once", 2: "twice"}.get(n, f"{n:,} times")
     looked = LOOKED.format(times=times, protocols="one evaluation protocol" if n_protocols == 1 else f"{n_protocols:,} different evaluation protocols")
-    context = "" if protocol.get("data") == "mini" else CONTEXT
+    external, seen = protocol.get("external"), (protocol.get("pretraining") or {}).get("saw_nih_test")
+    context = other_sets.CARRIED_OVER.format(**external) if external else "" if protocol.get("data") == "mini" else CONTEXT
+    warnings = [SEEN.format(**seen)] if seen else []
     if n_protocols > 1:
-        return Block("", [*filter(None, [context]), MEANING], warning=looked + CHANGED)
-    return Block("", [*filter(None, [context]), looked + UNCHANGED, MEANING])
+        return Block("", [*filter(None, [context]), MEANING], warning=" ".join([*warnings, looked + CHANGED]))
+    return Block("", [*filter(None, [context]), looked + UNCHANGED, MEANING], warning=" ".join(warnings))
 
 
 def _prevalences(told: Mapping[str, Any]) -> Table:
@@ -199,7 +214,7 @@ def _blocks(name: str, report: Mapping[str, Any]) -> Iterator[Block]:
     """A set, in the order in which it is read: what matters most lies open."""
     part, is_real = report["reference_sets"][name], report["protocol"].get("data") == "cxr14"
     yield _about(name, part, is_real)
-    if not part["adjudicated"]:
+    if "readers" not in part:
         yield set_tables.findings(part)
         yield Block("ROC curves", picture=f"{name}_roc", alt=f"ROC curve of every finding on {name}", folded=True)
     else:

@@ -9,6 +9,14 @@ NAMES = {
     "four_findings_validation": "Four findings, validation",
     "four_findings_test": "Four findings, test",
     "all_findings_test": "All findings, test",
+    "chexpert_valid": "CheXpert valid",
+    "chexpert_val": "CheXpert val",
+    "mimic_test": "MIMIC-CXR test",
+    "mimic_val": "MIMIC-CXR val",
+    "rsna_val": "RSNA val",
+    "rsna": "RSNA",
+    "tbportal": "TB Portals",
+    "Enlarged Cardiomediastinum": "Enlarged Cardiomed.",  # over a panel there is room for no more
 }
 # one patient who owns more of a finding's positive films than this decides its number
 LARGE_SHARE = 0.2

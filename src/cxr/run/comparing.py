@@ -22,7 +22,7 @@ from cxr.run.study import load_study
 log = logging.getLogger(__name__)
 
 # of the protocol, what every compared run has in common
-SHARED = ("data", "splits", "validation", "expert_validation_patients", "labels")
+SHARED = ("data", "sources", "splits", "validation", "expert_validation_patients", "labels")
 LONGEST_NAME = 60  # characters, of what two candidates differ in
 
 
@@ -68,7 +68,7 @@ def make_comparison(config: CompareConfig, *, recipe: str = "") -> dict[str, Any
     for one, (protocol, validation) in zip(finished, frozen, strict=True):
         record_look(one.folder / "looks.jsonl", protocol, checkpoint_sha256=validation.metadata["checkpoint_sha256"])
         predictions = read_predictions(one.folder / "predictions.parquet")
-        refuse_strangers(predictions.table, study.splits)
+        refuse_strangers(predictions.table, study)
         runs[one.folder] = replace(runs[one.folder], predictions=predictions)
 
     groups = {recipe: finished} if recipe else group_by_recipe(finished)
@@ -87,7 +87,7 @@ def make_comparison(config: CompareConfig, *, recipe: str = "") -> dict[str, Any
             "commit": git_commit(),
             "provenance": {"started": started, "reported": now(), "host": platform.node()},
         },
-        "attribution": render.attribution(finished[0].data.name, study.experts is not None),
+        "attribution": render.attribution(finished[0].data.name, study.experts is not None, study.sources),
     }
 
 
@@ -104,7 +104,7 @@ def ensemble(config: EnsembleConfig) -> None:
     members = [_name(one.folder, finished) for one in finished]
     predictions = [read_predictions(one.folder / "predictions.parquet") for one in finished]
     for one in predictions:
-        refuse_strangers(one.table, study.splits)
+        refuse_strangers(one.table, study)
     require_one_protocol({name: one.report["protocol"] for name, one in zip(members, finished, strict=True)}, [])
     joined = average(dict(zip(members, predictions, strict=True)))
 

@@ -21,6 +21,8 @@ def plain_config(config: Config) -> dict[str, Any]:
     for key in ("root", "labels", "store_dir", "expert_labels"):
         if plain["data"][key]:
             plain["data"][key] = str(Path(plain["data"][key]).absolute())
+    for source in plain["data"]["sources"].values():
+        source["root"] = source["root"] and str(Path(source["root"]).absolute())
     for group, key in (("data", "validation"), ("model", "weights")):
         if isinstance(plain[group][key], str) and Path(plain[group][key]).is_file():
             plain[group][key] = str(Path(plain[group][key]).absolute())

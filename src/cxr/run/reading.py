@@ -119,7 +119,7 @@ def open_run(folder: Path | str, *, root: str | None = None, expert_labels: str 
         )
     record_look(finished.folder / "looks.jsonl", frozen, checkpoint_sha256=validation.metadata["checkpoint_sha256"])
     predictions, log = read_predictions(finished.folder / "predictions.parquet"), finished.folder / "metrics.csv"
-    refuse_strangers(predictions.table, study.splits)
+    refuse_strangers(predictions.table, study)
     return OpenRun(
         *finished,
         study=study,

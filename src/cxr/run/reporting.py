@@ -4,7 +4,7 @@ import json
 import logging
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +18,8 @@ from cxr.cohort.experts import FILES as EXPERT_FILES
 from cxr.cohort.experts import HELD_OUT, JURY, TEST_SETS
 from cxr.cohort.experts import SOURCE as EXPERT_SOURCE
 from cxr.cohort.findings import NIH_FINDINGS, UNIONS, text_mined
-from cxr.cohort.splits import Splits
+from cxr.cohort.pretraining import saw_test_films
+from cxr.cohort.spaces import OtherSet
 from cxr.config import AuditConfig, Data, EvaluateConfig, Macro, Operating, ReferenceMapping, Report
 from cxr.resume import EVALUATION, file_sha256
 from cxr.run import RunError
@@ -33,8 +34,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# every finding that text mining speaks of, alone or as a union
-MINED = (*NIH_FINDINGS, *UNIONS)
+# finding that only other data sets label -> the key under mapping of the model's findings that stand for it
+OTHER_UNIONS = {"Lung Opacity": "lung_opacity", "Tuberculosis": "tuberculosis", "Cavity": "cavity"}
+
+# what is known of a film besides its findings
+ABOUT_FILMS = ("image_id", "patient_id", "view", "sex", "age", "follow_up")
+
+# the set of the primary endpoint is the first of these that there is, or else the last that was named
+ENDPOINTS = ("all_findings_test", "nih_test")
 
 # a third label file, a sample on Kaggle, is a part of one of these
 NIH_RELEASES = LABEL_FILES[:2]
@@ -62,6 +69,8 @@ def read_config(run_dir: Path, *, root: str | None, expert_labels: str | None) -
     if not (run_dir / "config.yaml").is_file():
         raise RunError(f"{run_dir}: no run folder, for it holds no config.yaml")
     plain: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))  # type: ignore[assignment]
+    if "external" in plain:
+        raise RunError(f"{run_dir}: no run, but a run on another data set; make it again with scripts/external.py run={plain['external']['run']} ...")
     plain["data"] |= {key: value for key, value in {"root": root, "expert_labels": expert_labels}.items() if value}
     data: Data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Data), plain["data"]))  # type: ignore[assignment]
     for group, kind in EVALUATION_KINDS.items():  # a run made before a key existed gets its default
@@ -139,8 +148,7 @@ class Written(NamedTuple):
 
 def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> Written:
     """report.json, report.html, report.md and figures, from predictions.parquet and the label files."""
-    from cxr.report import figures, render
-    from cxr.report.charts import charts
+    from cxr.report import render
     from cxr.report.evaluate import evaluate as evaluate_predictions
     from cxr.report.evaluate import prevalences
     from cxr.report.predictions import read_predictions
@@ -149,16 +157,17 @@ def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> Written:
     path, settings = run_dir / "predictions.parquet", plain["report"]
     references = reference_sets(study)
     frozen, validation = freeze_evaluation(run_dir, plain, references)
-    refuse_strangers(validation.table, study.splits)
+    refuse_strangers(validation.table, study)
     # from here on the test predictions are known, and nothing above may change without another line in that file
     looks = record_look(run_dir / "looks.jsonl", frozen, checkpoint_sha256=validation.metadata["checkpoint_sha256"])
     predictions = read_predictions(path)
-    refuse_strangers(predictions.table, study.splits)
-    train_val = _with_text_mined(study, pd.concat([study.splits.train, study.splits.val]))
+    refuse_strangers(predictions.table, study)
+    train_val = with_text_mined(study, pd.concat([study.splits.train, study.splits.val]), [source.other for source in study.sources.values()])
     sets = evaluate_predictions(predictions, references, frozen, train_val=train_val)
     report = {
         "protocol": {
             **predictions.metadata["protocol"],
+            "pretraining": pretraining(plain, predictions.metadata["protocol"]),
             "labels": study.catalogue.labels,
             "lists_sha256": study.catalogue.lists_sha256,
             "intervals": f"95 %, {settings['draws']} draws of patients with replacement, seed {settings['seed']}, logit scale",
@@ -167,13 +176,34 @@ def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> Written:
         },
         "reference_sets": sets | _unreported(study),
         "prevalences": prevalences(predictions, references, train_val),
-        "attribution": render.attribution(plain["data"]["name"], study.experts is not None),
+        "attribution": render.attribution(plain["data"]["name"], study.experts is not None, study.sources),
     }
+    scores = {name: frozen.mapping.scores(predictions, reference) for name, reference in references.items()}
+    return publish(run_dir, report, scores, references)
+
+
+def pretraining(plain: Mapping[str, Any], protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the weights that the training began with having seen ChestX-ray14's test films."""
+    sha256 = protocol.get("weights", {}).get("sha256")  # a run of an earlier version did not keep it
+    return {"saw_nih_test": saw_test_films(plain["model"]["weights"], plain["model"]["name"], sha256)}
+
+
+def publish(run_dir: Path, report: dict[str, Any], scores: dict[str, pd.DataFrame], references: "Mapping[str, ReferenceSet]") -> Written:
+    """report.json, its pages and figures, into `report/` of a folder: all of them or none.
+
+    Args:
+        run_dir: the folder; its metrics.csv is drawn where there is one.
+        report: the content of report.json.
+        scores: reference set -> the model's scores, indexed by image_id.
+        references: the sets that have numbers, complete.
+    """
+    from cxr.report import figures, render
+    from cxr.report.charts import charts
+
     folder = run_dir / "report"
     building = run_dir / "report.partial"
     shutil.rmtree(building, ignore_errors=True)
     (building / "figures").mkdir(parents=True)
-    scores = {name: frozen.mapping.scores(predictions, reference) for name, reference in references.items()}
     pictures = figures.draw(building / "figures", report, scores, references, metrics_csv=run_dir / "metrics.csv")
     write_whole(building / "report.json", (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
     render.write_pages(building, report, pictures)
@@ -199,6 +229,8 @@ def freeze_evaluation(run_dir: Path, plain: Mapping[str, Any], references: "Mapp
     path = run_dir / "predictions.parquet"
     validation = read_predictions(path, splits=("val", "expert_validation"))
     settings, mapping = plain["report"], plain["mapping"]
+    labelled = {finding for reference in references.values() for finding in reference.findings}
+    others = {finding: mapping.get(key) for finding, key in OTHER_UNIONS.items() if finding in labelled}  # a run of an earlier version has none
     if "train_prevalence" not in validation.metadata:
         raise RunError(f"{path}: it does not say how common the findings were in training, which the mapping needs: predicted by an older version; train again")
     frozen = freeze(
@@ -212,9 +244,10 @@ def freeze_evaluation(run_dir: Path, plain: Mapping[str, Any], references: "Mapp
             nodule_or_mass=mapping["nodule_or_mass"],
             prevalence=validation.metadata["train_prevalence"],
             seed=settings["seed"],
+            others={finding: members for finding, members in others.items() if members},
         ),
         targets={rule: plain["operating"][rule] for rule in ("specificity", "sensitivity")},
-        primary_endpoint=f"macro AUROC on {'all_findings_test' if 'all_findings_test' in references else 'nih_test'}",
+        primary_endpoint=f"macro AUROC on {next(name for name in (*ENDPOINTS, *reversed(list(references))) if name in references)}",
         settings={
             **{key: settings[key] for key in ("draws", "reader_draws", "seed")},
             **{key: plain["operating"][key] for key in ("rule", "prevalences")},
@@ -224,9 +257,9 @@ def freeze_evaluation(run_dir: Path, plain: Mapping[str, Any], references: "Mapp
     return frozen, validation
 
 
-def refuse_strangers(table: pd.DataFrame, splits: Splits) -> None:
+def refuse_strangers(table: pd.DataFrame, study: Study) -> None:
     for split, predicted in table.groupby("split").image_id:
-        strangers = predicted[~predicted.isin(getattr(splits, str(split)).image_id)]
+        strangers = predicted[~predicted.isin(study.films(str(split)).image_id)]
         if len(strangers):
             raise RunError(f"{len(strangers)} predicted {split} images are not in {split} by today's files: the run was made with other splits or labels")
 
@@ -235,32 +268,63 @@ def reference_sets(study: Study) -> "dict[str, ReferenceSet]":
     """Every set that may be reported, complete, with what is known of its films and who read them."""
     from cxr.report.reference import ReferenceSet
 
-    sets = {}
-    for name, split, listed in (("nih_val", "val", len(study.splits.val)), ("nih_test", "test", len(study.catalogue.lists["test"]))):
-        films = _with_text_mined(study, getattr(study.splits, split))
-        sets[name] = ReferenceSet(name, split, False, NIH_FINDINGS, films.drop(columns=list(UNIONS)), films[list(MINED)], listed)
+    others = [source.other for source in study.sources.values()]
+    sets = {name: nih_reference(study, name, others) for name in ("nih_val", "nih_test")}
+    for name, source in study.sources.items():
+        if len(source.val):
+            sets[f"{name}_val"] = other_reference(source.other, source.val, f"{name}_val", "val", adjudicated=False)
+        for part, adjudicated in source.other.adjudicated.items():
+            if len(source.test):
+                sets[part] = other_reference(source.other, source.test, part, "test", adjudicated=adjudicated)
     if study.experts is None:
         return sets
     for name, (_, _, findings, _) in EXPERT_FILES.items():
         if name == "four_findings_validation" and study.splits.keep_expert_validation:
             continue
         labels, split = study.experts.labels[name], "test" if name in TEST_SETS else "expert_validation"
-        known = _with_text_mined(study, labels[["image_id", "patient_id"]])
-        films = known.drop(columns=list(MINED)).join(labels[list(findings)])
+        known = with_text_mined(study, labels[["image_id", "patient_id"]], others)
+        films = known[list(ABOUT_FILMS)].join(labels[list(findings)])
         held_out = HELD_OUT if name == "all_findings_test" else ()
-        sets[name] = ReferenceSet(name, split, True, findings, films, known[list(MINED)], len(labels), study.experts.reads[name], held_out)
+        sets[name] = ReferenceSet(name, split, True, findings, films, known.drop(columns=list(ABOUT_FILMS)), len(labels), study.experts.reads[name], held_out)
     return sets
 
 
-def _with_text_mined(study: Study, films: pd.DataFrame) -> pd.DataFrame:
+def nih_reference(study: Study, name: str, others: Iterable[OtherSet] = ()) -> "ReferenceSet":
+    """nih_val or nih_test, with text-mined labels of what these other data sets label as well."""
+    from cxr.report.reference import ReferenceSet
+
+    split, listed = ("val", len(study.splits.val)) if name == "nih_val" else ("test", len(study.catalogue.lists["test"]))
+    films = with_text_mined(study, getattr(study.splits, split), others)
+    return ReferenceSet(name, split, False, NIH_FINDINGS, films[[*ABOUT_FILMS, *NIH_FINDINGS]], films.drop(columns=list(ABOUT_FILMS)), listed)
+
+
+def other_reference(other: OtherSet, films: pd.DataFrame, name: str, split: str, *, adjudicated: bool) -> "ReferenceSet":
+    """A reference set of another data set's films.
+
+    Args:
+        other: the data set.
+        films: which of its films.
+        name, split, adjudicated: of the reference set.
+    """
+    from cxr.report.reference import ReferenceSet
+
+    findings = other.space.findings
+    rows = other.films.set_index("image_id", drop=False).loc[films.image_id, [*ABOUT_FILMS, *findings]].reset_index(drop=True)
+    rows["patient_id"] = pd.factorize(rows.patient_id)[0]  # numbers, as everywhere in a report, where they only tell films of one from films of another
+    mined = pd.DataFrame(index=rows.index) if adjudicated else rows[list(findings)]
+    return ReferenceSet(name, split, adjudicated, findings, rows, mined, len(rows))
+
+
+def with_text_mined(study: Study, films: pd.DataFrame, others: Iterable[OtherSet]) -> pd.DataFrame:
     """image_id, patient_id, view, sex, age, follow_up and every finding that text mining knows, unions too, in the order of the films."""
     images = study.catalogue.images.set_index("image_id")
     rows = images.reindex(films.image_id)
-    known = {column: rows[column].to_numpy() for column in ("view", "sex", "age", "follow_up")}
+    unions = UNIONS | {finding: members for other in others for finding, members in other.space.members.items()}
+    known = {column: rows[column].to_numpy() for column in ABOUT_FILMS[2:]}
     return pd.DataFrame(
         {"image_id": films.image_id.to_numpy(), "patient_id": films.patient_id.to_numpy()}
         | known
-        | {finding: told.to_numpy() for finding in MINED if (told := text_mined(rows, finding)) is not None}
+        | {finding: told.to_numpy() for finding in (*NIH_FINDINGS, *unions) if (told := text_mined(rows, finding, unions)) is not None}
     )
 
 

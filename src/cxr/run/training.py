@@ -20,7 +20,6 @@ import cxr
 from cxr import resume, tracking
 from cxr.atomic import claim
 from cxr.cohort.findings import NIH_FINDINGS, require_findings
-from cxr.cohort.splits import Splits
 from cxr.config import Config, Trainer, from_plain
 from cxr.failures import explain
 from cxr.job import Job, JobError, Start, environment, find_job, is_first
@@ -82,7 +81,7 @@ def _train(config: Config, run_dir: Path, start: Start | None, stop: "StopReques
 
     mode = tracking.decide_mode(config.logger.mode.value)
     tracking.announce(mode)
-    for key in ("airspace_opacity", "nodule_or_mass"):
+    for key in ("airspace_opacity", "nodule_or_mass", "lung_opacity"):
         require_findings(getattr(config.mapping, key), f"mapping.{key}")
     study = load_study(config.data)
     log_study(study)
@@ -91,8 +90,9 @@ def _train(config: Config, run_dir: Path, start: Start | None, stop: "StopReques
     from cxr.model.backbone import locate_weights
 
     locate_weights(config.model.name, config.model.weights)  # a model that does not exist is said before the films are decoded
-    store = prepare_store(config.data, study.catalogue)
-    check_coverage(config.data, study.catalogue, store)
+    others = {name: source.other for name, source in study.sources.items()}
+    store = prepare_store(config.data, study.catalogue, others)
+    check_coverage(config.data, study.catalogue, store, others)
 
     from cxr.model.checkpoint import find_checkpoint
     from cxr.model.interruption import Interrupted
@@ -118,7 +118,7 @@ def _train(config: Config, run_dir: Path, start: Start | None, stop: "StopReques
     try:
         trainer, classifier, data = fit(config, study, store, run_dir, loggers, stop=stop, identity=identity, go_on=checkpoint is not None)
         if config.look_at_test:
-            table = predict(trainer, classifier, data, study.splits)
+            table = predict(trainer, classifier, data, study)
             if trainer.is_global_zero:
                 from cxr.report.predictions import write_predictions
 
@@ -195,8 +195,9 @@ def _find_job(trainer: Trainer) -> Job | None:
 
 def _identity(plain: dict[str, Any], study: Study, store: "Store") -> dict[str, str]:
     """What a run must find unchanged to go on, by its hash."""
-    films = hashlib.sha256("\n".join([*study.splits.train.image_id, "", *study.splits.val.image_id]).encode()).hexdigest()
-    return {
+    films = hashlib.sha256("\n".join([*study.films("train").image_id, "", *study.films("val").image_id]).encode()).hexdigest()
+    labels = {f"the labels of {name}": str(source.other.labels) for name, source in study.sources.items()}
+    return labels | {
         "the configuration": config_sha256(plain),
         "the label file": study.catalogue.labels["sha256"],
         "the films of train and val": films,
@@ -264,9 +265,9 @@ def fit(
     for noise in noises:
         warnings.filterwarnings("ignore", f".*{noise}")
     pl.seed_everything(config.seed, verbose=False)
-    train_films, train_rows = rows_in_store(store, study.splits.train)
-    val_films, val_rows = rows_in_store(store, study.splits.val)
-    train_targets, val_targets = targets_of(study.catalogue, train_films), targets_of(study.catalogue, val_films)
+    train_films, train_rows = rows_in_store(store, study.films("train"))
+    val_films, val_rows = rows_in_store(store, study.films("val"))
+    train_targets, val_targets = targets_of(study, train_films), targets_of(study, val_films)
     monitored, left_out = monitored_findings(val_targets)
     if left_out:
         log.warning("The checkpoint is chosen without %s: both a positive and a negative film are needed in val.", ", ".join(left_out))
@@ -372,13 +373,13 @@ def monitored_findings(val_targets: np.ndarray) -> tuple[list[str], list[str]]:
     return monitored, [finding for finding in NIH_FINDINGS if finding not in monitored]
 
 
-def predict(trainer: "pl.Trainer", classifier: "Classifier", data: "FilmData", splits: Splits) -> pd.DataFrame:
+def predict(trainer: "pl.Trainer", classifier: "Classifier", data: "FilmData", study: Study) -> pd.DataFrame:
     """Logits of every film of val, test and expert validation that is in the store, each exactly once over all processes."""
     import torch
 
-    wanted = {"val": splits.val, "test": splits.test}
-    if not splits.keep_expert_validation:
-        wanted["expert_validation"] = splits.expert_validation
+    wanted = {split: study.films(split) for split in ("val", "test", "expert_validation")}
+    if study.splits.keep_expert_validation:
+        del wanted["expert_validation"]
     films, rows = rows_in_store(data.store, pd.concat([table.assign(split=split) for split, table in wanted.items()]))
     log.info("Predicting %d films", len(films))
     batches = trainer.predict(classifier, dataloaders=data.predict_loader(rows)) or []
@@ -393,6 +394,11 @@ def predict(trainer: "pl.Trainer", classifier: "Classifier", data: "FilmData", s
     table: pd.DataFrame = films.iloc[index].reset_index(drop=True)
     table = table.join(pd.DataFrame(logits.astype(np.float32), columns=[f"logit_{finding}" for finding in NIH_FINDINGS]))
     return table.sort_values(["split", "image_id"], ignore_index=True)
+
+
+def weights_facts(weights: str) -> dict[str, str]:
+    """Which weights a training begins with: "none", "pretrained", or the file's name and hash."""
+    return {"name": Path(weights).name} | ({"sha256": file_sha256(Path(weights))} if Path(weights).is_file() else {})
 
 
 def _metadata(
@@ -429,7 +435,9 @@ def _metadata(
                 "left_out": {f: "val lacks a positive or a negative film" for f in NIH_FINDINGS if f not in monitored},
             },
             "tta": "none",
+            "sources": {name: source.other.labels for name, source in study.sources.items()},
             "model": config.model.name,
+            "weights": weights_facts(plain["model"]["weights"]),
             "image_size": config.data.image_size,
             "loss": config.loss.name,
             "precision": config.trainer.precision,
