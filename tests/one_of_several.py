@@ -9,7 +9,6 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,11 +16,13 @@ import pytorch_lightning as pl
 import torch
 
 from cxr.cohort.findings import NIH_FINDINGS
+from cxr.cohort.splits import Splits
 from cxr.data.augment import make_augment
 from cxr.data.datamodule import FilmData
 from cxr.data.store import Store
 from cxr.model.classifier import Classifier
 from cxr.run import training
+from cxr.run.study import Study
 
 warnings.filterwarnings("ignore")
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -116,8 +117,8 @@ def main(folder: Path, accumulated: int) -> None:
     predicted = {}
     for n in range(1, 18):
         table = pd.DataFrame({"image_id": STORE.image_ids[:n], "patient_id": np.arange(n)})
-        splits = SimpleNamespace(val=table.iloc[: n // 2], test=table.iloc[n // 2 :], expert_validation=table.iloc[:0], keep_expert_validation=False)
-        made = training.predict(fitting, classifier, data, splits)
+        splits = Splits(table.iloc[:0], table.iloc[: n // 2], table.iloc[n // 2 :], table.iloc[:0], table.iloc[:0], pd.Index([]))
+        made = training.predict(fitting, classifier, data, Study(None, None, splits))
         predicted[n] = {"image_id": made.image_id.tolist(), "logits": made.filter(like="logit_").to_numpy().tolist()}
     (folder / f"{WORLD_SIZE}_{RANK}.json").write_text(json.dumps(seen | {"predicted": predicted}))
 

@@ -268,7 +268,7 @@ def test_the_test_sets_are_not_opened_while_training(mini: Path, tmp_path: Path)
     assert read <= expected
     assert {row_of[image] for image in study.splits.val.image_id} <= read  # the watch works
 
-    table = training.predict(trainer, classifier, data, study.splits)
+    table = training.predict(trainer, classifier, data, study)
     assert {row_of[image] for image in study.splits.test.image_id} <= store.images.rows
     assert sorted(table.image_id) == sorted([*study.splits.val.image_id, *study.splits.test.image_id, *study.splits.expert_validation.image_id])
 
