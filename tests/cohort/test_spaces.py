@@ -16,6 +16,7 @@ from cxr.cohort.spaces import SPACES, OtherSetError, find_films
 from cxr.cohort.tbportals import load_tbportals
 from cxr.config import ReferenceMapping
 from cxr.mini_external import write_chexpert, write_mimic, write_rsna, write_tbportals
+from cxr.trials.fuzz import spoil
 
 KEPT = {"uncertain": "ignore", "unmentioned": "zeros"}
 COLUMN = {"Effusion": "Pleural Effusion", "Nodule or mass": "Lung Lesion"}  # named otherwise; every other finding of CheXpert's by its own name
@@ -185,3 +186,24 @@ def test_films_are_found_as_published_or_converted(sets: Path, tmp_path: Path) -
     assert list(found) == sorted(films.image_id)
     assert {path.suffix for path in found.values()} == {".png"}
     assert find_films(tmp_path, films) == {}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_spoiled_file_is_refused_with_a_message_or_read(sets: Path, tmp_path: Path, name: str) -> None:
+    tables = [path for path in (sets / name).iterdir() if path.is_file()]
+    n_refused = 0
+    for number in range(60):
+        rng = np.random.default_rng([len(name), number])
+        for path in tables:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        chosen = tables[int(rng.integers(len(tables)))]
+        content = gzip.decompress(chosen.read_bytes()) if chosen.suffix == ".gz" and number % 2 else chosen.read_bytes()
+        spoiled = spoil(content, rng)
+        (tmp_path / chosen.name).write_bytes(gzip.compress(spoiled) if chosen.suffix == ".gz" and number % 2 else spoiled)
+        try:
+            load(name)(tmp_path)
+        except Exception as error:
+            if not type(error).__module__.startswith("cxr.cohort") or not str(error):  # a crash
+                raise
+            n_refused += 1
+    assert n_refused > 20
