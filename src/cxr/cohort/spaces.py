@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 from cxr.cohort.findings import NIH_FINDINGS
 
@@ -128,10 +129,11 @@ def find_films(root: Path, films: pd.DataFrame) -> dict[str, Path]:
         films: image_id and path, relative to the root; as published, or converted with the suffix changed.
     """
     found = {}
-    for image_id, relative in zip(films.image_id, films.path, strict=True):
-        stem = root / relative
-        there = (path for path in (stem, *(stem.with_suffix(suffix) for suffix in SUFFIXES)) if path.is_file())
-        if path := next(there, None):
+    for image_id, relative in tqdm(zip(films.image_id, films.path, strict=True), "finding films", len(films), unit="film", disable=None, leave=False):
+        path: Path | None = root / relative
+        if path and not path.is_file():
+            path = next((converted for converted in map(path.with_suffix, SUFFIXES) if converted.is_file()), None)
+        if path:
             found[image_id] = path
     return dict(sorted(found.items()))
 
