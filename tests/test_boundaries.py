@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "config": {"resume", "failures", "job"},
     "tracking": {"atomic"},
     "mini": {"cohort"},
-    "mini_external": {"cohort", "mini"},
+    "mini_external": {"cohort", "dicom", "mini"},
     "model": {"stats", "atomic"},
     "report": {"cohort", "stats", "atomic"},
     "run": {*ROOMS, "sources", "mini", "config", "tracking", "atomic", "failures", "job", "resume", "trials"},

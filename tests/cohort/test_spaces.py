@@ -28,7 +28,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sets")
     write_chexpert(folder / "chexpert", n_patients=40, n_images=90, size=32)
     write_mimic(folder / "mimic", n_patients=40, n_images=90, size=32)
-    write_rsna(folder / "rsna", n_patients=40, n_images=90, size=32, share=0.5)
+    write_rsna(folder / "rsna", n_patients=40, n_images=90, size=32, share=0.5, suffix=".png")
     write_tbportals(folder / "tbportals", n_patients=40, n_images=90, size=32)
     return folder
 
