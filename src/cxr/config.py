@@ -374,6 +374,16 @@ class DownloadConfig:
 
 
 @dataclass
+class DicomHeadersConfig:
+    """What scripts/dicom_headers.py takes."""
+
+    folder: str = key(MISSING, "of DICOM films, searched with its subfolders")
+    output: str = key(MISSING, "the table to write, .csv; one that is there is not overwritten")
+    image_id: str = key("stem", "what names an image: stem (NAME.dcm is NAME.png) or SOPInstanceUID")
+    salt: str | None = key(None, "a secret: patients' numbers then become the beginning of sha256(salt + number), 16 hexadecimal digits")
+
+
+@dataclass
 class EvaluateConfig:
     """What scripts/evaluate.py takes: a run folder; where its labels lie now, if they moved; and what of the evaluation to change, else as in the run."""
 
@@ -463,6 +473,7 @@ class FuzzConfig:
 CHOICES = {
     "source": ("gcs", "dicomweb", "bigquery", "expert_labels"),
     "format": ("png", "dicom"),
+    "image_id": ("stem", "SOPInstanceUID"),
     "data.name": ("cxr14", "mini", "chexpert", "mimic", "rsna", "tbportals"),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
     "accelerator": ("auto", "cpu", "gpu"),

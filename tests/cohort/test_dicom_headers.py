@@ -56,6 +56,24 @@ def test_salted_numbers_are_the_same_for_a_patient_and_differ_with_the_salt(tmp_
     assert pd.isna(first[3])
 
 
+def test_the_command_writes_the_table_once_and_says_what_it_could_not_read(tmp_path: Path) -> None:
+    for name, patient in (("1_000", "Doe-7"), ("1_001", "Doe-7")):
+        write(tmp_path, f"{name}.dcm", PatientID=patient)
+    (tmp_path / "2_000.dcm").write_bytes(b"no film")
+    arguments = ("scripts/dicom_headers.py", f"folder={tmp_path}", f"output={tmp_path / 'films.csv'}", "salt=s")
+    done = call(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "2 films of 1 patients in" in done.stdout
+    assert "2_000.dcm: not a DICOM file" in done.stdout
+    written = pd.read_csv(tmp_path / "films.csv")
+    assert written.image_id.tolist() == ["1_000.png", "1_001.png"]
+    assert set(written.patient_id) == {hashlib.sha256(b"sDoe-7").hexdigest()[:16]}
+    assert "Doe" not in done.stdout + (tmp_path / "films.csv").read_text()
+    again = call(*arguments)
+    assert again.returncode == 1
+    assert "is there already" in again.stderr
+
+
 def test_two_files_of_one_image_are_an_error_that_names_both(tmp_path: Path) -> None:
     write(tmp_path, "a.dcm", SOPInstanceUID="1.2.3")
     write(tmp_path, "b.dcm", SOPInstanceUID="1.2.3")

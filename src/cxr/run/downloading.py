@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxr.atomic import write_whole
 from cxr.cohort import catalogue, experts
-from cxr.config import Data, DownloadConfig
+from cxr.cohort.dicom_headers import read_dicom_headers
+from cxr.config import Data, DicomHeadersConfig, DownloadConfig
 from cxr.report.render import attribution
 from cxr.run import RunError
 from cxr.sources import bigquery, dicomweb, gcs
@@ -224,3 +226,24 @@ def check_expert_labels(data: Data) -> None:
 
 def n_films(labels: Mapping[str, pd.DataFrame]) -> int:
     return len(set().union(*(table.image_id for table in labels.values())))
+
+
+def write_dicom_headers(config: DicomHeadersConfig) -> None:
+    """Writes the table of a folder's DICOM films, and says which could not be read.
+
+    Raises:
+        RunError: the output is there already, has another suffix, or no folder.
+        CatalogueError: no DICOM film is there, or two are of one image.
+    """
+    output = Path(config.output)
+    if output.suffix != ".csv" or not output.parent.is_dir():
+        raise RunError(f"output={output}: a .csv in a folder that is there")
+    if output.exists():
+        raise RunError(f"output={output} is there already: name another, or move it away")
+    table, refused = read_dicom_headers(Path(config.folder), image_id=config.image_id, salt=config.salt)
+    for name, reason in list(refused.items())[:N_NAMED]:
+        log.warning("%s: %s", name, reason)
+    if table.empty:
+        raise RunError(f"none of the {len(refused):,} DICOM films in {config.folder} could be read")
+    write_whole(output, table.to_csv(index=False).encode())
+    log.info("%d films of %d patients in %s; %d could not be read", len(table), table.patient_id.nunique(), output, len(refused))
