@@ -412,6 +412,20 @@ class ExternalConfig:
 
 
 @dataclass
+class LocalizeConfig:
+    """What scripts/localize.py takes: a finished run, and how its heat maps are made and judged."""
+
+    run: str = key(MISSING, "the folder of a finished run, with its checkpoint")
+    root: str | None = key(None, "the data set's folder, if it moved since the run")
+    expert_labels: str | None = key(None, "the expert labels' folder, if it moved since the run")
+    accelerator: str = key("auto", "auto, cpu or gpu")
+    method: str = key("auto", "of heat maps: gradcam, hirescam, or auto: hirescam for transformers, gradcam for all others")
+    batch_size: int = key(32, "films at a time; changes no number")
+    seed: int = key(0, "which half of the patients the heat thresholds are chosen on, and where the random points fall")
+    report: Report = field(default_factory=Report)
+
+
+@dataclass
 class CompareConfig:
     """What scripts/compare.py takes."""
 
@@ -481,12 +495,14 @@ CHOICES = {
     "trainer.precision": ("32-true", "bf16-mixed", "16-mixed"),
     "mapping.method": ("max", "max_raw", "noisy_or", "probe"),
     "operating.rule": ("specificity", "sensitivity", "youden"),
+    "method": ("auto", "gradcam", "hirescam"),
 }
 # key -> (smallest, largest) that make sense
 RANGES = {
     "data.image_size": (16, 4096),
     "data.store_size": (16, 4096),
     "data.batch_size": (1, 2**20),
+    "batch_size": (1, 2**20),
     "data.num_workers": (0, 1024),
     "model.drop_rate": (0, 0.99),
     "model.drop_path_rate": (0, 0.99),

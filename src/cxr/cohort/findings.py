@@ -61,7 +61,7 @@ class LabelError(ValueError):
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A CSV as strings, exactly as written: nothing is guessed, "" stays "", an unnamed trailing column is dropped.
+    """A CSV as strings, exactly as written: nothing is guessed, "" stays "", unnamed trailing columns are dropped.
 
     Args:
         path: comma-separated with a header line, any line ending.
@@ -79,8 +79,8 @@ def read_table(path: Path) -> pd.DataFrame:
         header = [name.strip() for name in next(reader, [])]
         if not any(header):
             raise LabelError(f"{path}: no header line")
-        # NIH's 2017 header ends in a comma and its rows do not
-        width = len(header) - (header[-1] == "")
+        # NIH's headers of 2017 end in commas, one or three, and their rows do not
+        width = max(i for i, name in enumerate(header) if name) + 1
         for row in reader:
             if not row:
                 continue
