@@ -53,7 +53,8 @@ def test_overlaps_equal_counted_pixels() -> None:
     """Of whole pixels, on a sheet larger than the map, for a box may reach beyond."""
     rng = np.random.default_rng(1)
     corners = np.sort(rng.integers(0, 12, (300, 2, 2)), axis=1).reshape(300, 4)
-    one, other = (corners[::2] + [0, 0, 1, 1]).astype(float), (corners[1::2] + [0, 0, 1, 1]).astype(float)
+    corners[:, 2:] += 1
+    one, other = corners[::2].astype(float), corners[1::2].astype(float)
     iou, iobb = overlap(one, other)
     for k in range(len(one)):
         sheets = np.zeros((2, 14, 14), bool)

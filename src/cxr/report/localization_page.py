@@ -28,16 +28,20 @@ LOOKS = {"model": (BLUE, "o", True), "centre": (ORANGE, "s", False), "random": (
 NAMED = {"model": "Model", "centre": "Centre of the film", "random": "Random point"}
 KEEP = "This page shows films. Keep it where the films may be, and pass it on only to whom they may be shown."
 MEANING = (
-    "Pointing game: is the hottest pixel of the finding's heat map within the radiologist's box? A random point is as often as the box is large; the centre of the film"
-    " knows that hearts are in the middle. A model that does no better than these two does not show where the finding is.",
-    "A heat map says which places raised a number. It is no evidence that the network reasons as a reader does: maps of some methods hardly change when the weights are"
-    " replaced by random ones (Adebayo et al. 2018), and none came near radiologists in pointing at findings (Saporta et al. 2022).",
+    "Pointing game: is the hottest pixel of the finding's heat map within the radiologist's box? A random point is as often as the box is large; the centre of"
+    " the film knows that hearts are in the middle. A model that does no better than these two does not show where the finding is.",
+    "A heat map says which places raised a number. It is no evidence that the network reasons as a reader does: maps of some methods hardly change when the"
+    " weights are replaced by random ones (Adebayo et al. 2018), and none came near radiologists in pointing at findings (Saporta et al. 2022).",
 )
 OVERLAP = (
-    "A map is cut at a heat threshold, and the box around the region with its peak is held against the radiologist's. IoU is what both have in common over what both cover;"
-    " IoBB over the detected box alone. The hit rate is the share of boxes at which IoU, or IoBB, is at least so large.",
-    "The threshold of each finding was chosen on half of the patients, by the mean IoU; all numbers here are of the other half. The centre and the random point are round spots,"
-    " cut at thresholds chosen in the same way.",
+    "A map is cut at a heat threshold, and the box around the region with its peak is held against the radiologist's. IoU is what both have in common over what"
+    " both cover; IoBB over the detected box alone. The hit rate is the share of boxes at which IoU, or IoBB, is at least so large.",
+    "The threshold of each finding was chosen on half of the patients, by the mean IoU; all numbers here are of the other half. The centre and the random point"
+    " are round spots, cut at thresholds chosen in the same way.",
+)
+EXTREMES = (
+    "The best, the median and the worst of the boxes that were not used to choose the threshold, by IoU. Warm and bright is hot; where a map is cold, the film"
+    " is as it is."
 )
 
 
@@ -142,10 +146,9 @@ def _short(rate: Mapping[str, float]) -> str:
 
 
 def _overlay_blocks(by_finding: Mapping[str, list[Overlay]]) -> Iterator[Block]:
-    told = "The best, the median and the worst of the boxes that were not used to choose the threshold, by IoU. Warm and bright is hot; where a map is cold, the film is as it is."
     for k, finding in enumerate(by_finding):
         alt = f"Films with {spell(finding)}, heat maps and boxes"
-        yield Block(spell(finding), [told] if k == 0 else [], picture=f"overlays_{finding}", alt=alt)
+        yield Block(spell(finding), [EXTREMES] if k == 0 else [], picture=f"overlays_{finding}", alt=alt)
 
 
 def draw(content: Part) -> Figure:

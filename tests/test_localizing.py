@@ -1,0 +1,112 @@
+"""scripts/localize.py on the miniature, where every box is known because a program drew what is in it."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import call
+
+from cxr.cohort.boxes import BOX_FILE
+from cxr.cohort.findings import LabelError
+from cxr.config import LocalizeConfig, Report
+from cxr.run import RunError
+from cxr.run.localizing import localize
+
+FOCAL = ("Mass", "Nodule")
+FAST = ("accelerator=cpu", "report.draws=100")
+
+
+@pytest.fixture
+def again(finished_run: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of the demo's run, its configuration changed."""
+
+    def copy(**changes: str) -> Path:
+        run = tmp_path / "run"
+        shutil.copytree(finished_run, run, ignore=shutil.ignore_patterns("wandb"))
+        text = (run / "config.yaml").read_text()
+        for key, value in changes.items():
+            text = re.sub(rf"^  {key}: .*$", f"  {key}: {value}", text, flags=re.MULTILINE)
+        (run / "config.yaml").write_text(text)
+        return run
+
+    return copy
+
+
+def attempt(run: Path, **settings: Any) -> dict[str, Any]:
+    localize(LocalizeConfig(run=str(run), accelerator="cpu", report=Report(draws=100), **settings))
+    told: dict[str, Any] = json.loads((run / "localization/localization.json").read_text())
+    return told
+
+
+def test_a_network_that_sees_small_findings_points_at_them(sharp_run: Path) -> None:
+    done = call("scripts/localize.py", f"run={sharp_run}", *FAST, cwd=sharp_run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads((sharp_run / "localization/localization.json").read_text())
+    findings = told["findings"]
+    assert (told["n_boxes"], told["n_listed"], len(findings)) == (120, 120, 9)
+    for finding in FOCAL:
+        pointing = findings[finding]["pointing"]
+        assert pointing["model"]["value"] >= 0.8, finding
+        assert pointing["model"]["lo"] > max(pointing["centre"]["value"], findings[finding]["pointing_by_chance"])
+    # n points, each within its box by the box's share
+    every = findings["All findings"]
+    deviation = (every["pointing_by_chance"] * (1 - every["pointing_by_chance"]) / every["n_boxes"]) ** 0.5
+    assert abs(every["pointing"]["random"]["value"] - every["pointing_by_chance"]) < 3 * deviation
+    assert every["mean_iou"]["model"]["value"] > 2 * every["mean_iou"]["random"]["value"]
+
+
+def test_the_page_holds_everything_and_names_no_machine(finished_run: Path, again: Callable[..., Path]) -> None:
+    run = again()
+    told = attempt(run)
+    page, folder = (run / "localization/localization.html").read_text(), run / "localization"
+    assert "This page shows films" in page
+    assert page.count("data:image/png;base64,") == 9  # the figure, and three films for each of eight findings
+    assert sorted(path.name for path in folder.iterdir()) == ["figures", "localization.html", "localization.json", "localization.md"]
+    assert str(run) not in page
+    assert told["protocol"]["heat_maps"] == {"method": "gradcam", "layer": "net.layer2", "cells_a_side": 8}
+    assert attempt(run, batch_size=7)["findings"] == told["findings"]
+
+
+def test_every_call_is_a_look_at_the_test_films(again: Callable[..., Path]) -> None:
+    run = again()
+    before = len((run / "looks.jsonl").read_text().splitlines())
+    attempt(run, method="hirescam")
+    assert len((run / "looks.jsonl").read_text().splitlines()) == before + 1
+
+
+def test_without_films_the_store_is_enough_and_without_both_it_is_said(mini: Path, again: Callable[..., Path], tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(mini, bare, ignore=shutil.ignore_patterns("images"))
+    run = again(root=str(bare))
+    assert attempt(run)["n_boxes"] == 120
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace(str(mini.parent / "stores"), str(tmp_path / "elsewhere")))
+    with pytest.raises(RunError, match="no image was found in .*bare.*and no image store at"):
+        attempt(run)
+
+
+def test_a_broken_list_of_boxes_stops_it_before_anything_is_written(mini: Path, again: Callable[..., Path], tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(mini, root, ignore=shutil.ignore_patterns("images"))
+    run = again()
+    (root / BOX_FILE).write_text((mini / BOX_FILE).read_text().replace("Cardiomegaly", "Big heart", 1))
+    with pytest.raises(LabelError, match=rf"{BOX_FILE}, row \d+: 'Big heart' where one of the 14 findings"):
+        attempt(run, root=str(root))
+    (root / BOX_FILE).unlink()
+    with pytest.raises(RunError, match=rf"{BOX_FILE}: no such file"):
+        attempt(run, root=str(root))
+    assert not list(run.glob("localization*"))
+
+
+def test_what_has_no_checkpoint_is_said(again: Callable[..., Path], tmp_path: Path) -> None:
+    run = again()
+    shutil.rmtree(run / "checkpoints")
+    done = call("scripts/localize.py", f"run={run}", *FAST)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "an ensemble has none" in done.stderr
+    with pytest.raises(RunError, match="is no finished run"):
+        attempt(tmp_path / "nothing")
