@@ -67,7 +67,7 @@ def test_the_page_holds_everything_and_names_no_machine(finished_run: Path, agai
     assert page.count("data:image/png;base64,") == 9  # the figure, and three films for each of eight findings
     assert sorted(path.name for path in folder.iterdir()) == ["figures", "localization.html", "localization.json", "localization.md"]
     assert str(run) not in page
-    assert told["protocol"]["heat_maps"] == {"method": "gradcam", "layer": "net.layer2", "cells_a_side": 8}
+    assert told["protocol"]["heat_maps"] == {"method": "gradcam", "cells_a_side": {"net.layer2": 8}}
     assert attempt(run, batch_size=7)["findings"] == told["findings"]
 
 
@@ -85,7 +85,7 @@ def test_without_films_the_store_is_enough_and_without_both_it_is_said(mini: Pat
     assert attempt(run)["n_boxes"] == 120
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace(str(mini.parent / "stores"), str(tmp_path / "elsewhere")))
-    with pytest.raises(RunError, match="no image was found in .*bare.*and no image store at"):
+    with pytest.raises(RunError, match=r"no image was found in .*bare.*and no image store at"):
         attempt(run)
 
 

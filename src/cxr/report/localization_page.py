@@ -31,7 +31,7 @@ MEANING = (
     "Pointing game: is the hottest pixel of the finding's heat map within the radiologist's box? A random point is as often as the box is large; the centre of"
     " the film knows that hearts are in the middle. A model that does no better than these two does not show where the finding is.",
     "A heat map says which places raised a number. It is no evidence that the network reasons as a reader does: maps of some methods hardly change when the"
-    " weights are replaced by random ones (Adebayo et al. 2018), and none came near radiologists in pointing at findings (Saporta et al. 2022).",
+    " weights are replaced by random ones (Adebayo et al. 2018), and all of seven methods localised findings worse than radiologists (Saporta et al. 2022).",
 )
 OVERLAP = (
     "A map is cut at a heat threshold, and the box around the region with its peak is held against the radiologist's. IoU is what both have in common over what"
@@ -77,9 +77,10 @@ def write(folder: Path, content: Part, overlays: Sequence[Overlay]) -> None:
         pictures = drawing.save(building / "figures", figures)
     protocol = content["protocol"]
     maps = protocol["heat_maps"]
+    cells = " and ".join(map(str, maps["cells_a_side"].values()))
     page = Page(
         title="Where the model looks",
-        facts=[f"{protocol['model']} at {protocol['image_size']} pixels", f"{maps['method']}, {maps['cells_a_side']} × {maps['cells_a_side']} cells"],
+        facts=[f"{protocol['model']} at {protocol['image_size']} pixels", f"{maps['method']}, {cells} cells a side"],
         measure="Pointing game",
         cards=list(_cards(content)),
         sections=[

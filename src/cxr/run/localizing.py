@@ -62,7 +62,8 @@ def localize(config: LocalizeConfig) -> None:
     maps = _heat_maps(checkpoint, config)
     geometry = Geometry(FILM_PIXELS, FILM_PIXELS, int(store.meta["size"]), maps.image_size, opened.data.fit.value)
     boxes[CORNERS] = geometry.film_to_input(boxes[CORNERS].to_numpy())
-    log.info("Heat maps (%s, %s: %d × %d cells) for %d boxes on %d films", maps.method, maps.layer, maps.cells, maps.cells, len(boxes), boxes.row.nunique())
+    read = ", ".join(f"{name} ({cells} × {cells} cells)" for name, cells in maps.layers.items())
+    log.info("Heat maps (%s of %s) for %d boxes on %d films", maps.method, read, len(boxes), boxes.row.nunique())
     results = localization.evaluate(boxes, _trace(boxes, store, maps, config), side=maps.image_size, n_draws=config.report.draws, seed=config.report.seed)
     content = {"protocol": _protocol(config, opened, path, checkpoint, maps, geometry), "n_listed": len(listed)} | results.content
     localization_page.write(run_dir / FOLDER, content, list(_overlays(results.shown, boxes, store, maps, geometry)))
@@ -142,7 +143,7 @@ def _protocol(config: LocalizeConfig, opened: OpenRun, path: Path, checkpoint: P
         "image_size": maps.image_size,
         "store_size": geometry.store_size,
         "fit": geometry.fit,
-        "heat_maps": {"method": maps.method, "layer": maps.layer, "cells_a_side": maps.cells},
+        "heat_maps": {"method": maps.method, "cells_a_side": maps.layers},
         "boxes": {"file": path.name, "sha256": file_sha256(path)},
         "heat_thresholds": f"per finding, by the mean IoU of half of the patients (seed {config.seed}); overlaps are of the other half",
         "pointing_game": "the hottest pixel's centre within the box, without tolerance; all boxes, for no threshold is chosen",
