@@ -1,6 +1,6 @@
 """The films on which a model contradicts the labels most: which they are, and a picture of them.
 
-For the screen of whoever may see the films. No page of this project holds a film, and no such picture is saved.
+For the screen of whoever may see the films; no such picture is saved.
 """
 
 import math
