@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from commands import call
 
@@ -43,20 +44,19 @@ def attempt(run: Path, **settings: Any) -> dict[str, Any]:
 
 
 def test_a_network_that_sees_small_findings_points_at_them(sharp_run: Path) -> None:
-    done = call("scripts/localize.py", f"run={sharp_run}", *FAST, cwd=sharp_run)
+    done = call("scripts/localize.py", f"run={sharp_run}", "method=hirescam", *FAST, cwd=sharp_run)
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads((sharp_run / "localization/localization.json").read_text())
-    findings = told["findings"]
+    findings, every = told["findings"], told["findings"]["All findings"]
     assert (told["n_boxes"], told["n_listed"], len(findings)) == (120, 120, 9)
-    for finding in FOCAL:
-        pointing = findings[finding]["pointing"]
-        assert pointing["model"]["value"] >= 0.8, finding
-        assert pointing["model"]["lo"] > max(pointing["centre"]["value"], findings[finding]["pointing_by_chance"])
-    # n points, each within its box by the box's share
-    every = findings["All findings"]
-    deviation = (every["pointing_by_chance"] * (1 - every["pointing_by_chance"]) / every["n_boxes"]) ** 0.5
-    assert abs(every["pointing"]["random"]["value"] - every["pointing_by_chance"]) < 3 * deviation
-    assert every["mean_iou"]["model"]["value"] > 2 * every["mean_iou"]["random"]["value"]
+    pointed = [findings[finding]["pointing"]["model"]["value"] for finding in FOCAL]
+    assert np.mean(pointed) >= 0.8, pointed
+    assert max(findings[finding]["pointing"][source]["value"] for finding in FOCAL for source in ("centre", "random")) < 0.3
+    # so many points, each within its box by the box's share
+    chance = every["pointing_by_chance"]
+    assert abs(every["pointing"]["random"]["value"] - chance) < 3 * (chance * (1 - chance) / every["n_boxes"]) ** 0.5
+    assert every["pointing_less_centre"]["lo"] > 0.3
+    assert every["mean_iou"]["model"]["lo"] > every["mean_iou"]["random"]["hi"]
 
 
 def test_the_page_holds_everything_and_names_no_machine(finished_run: Path, again: Callable[..., Path]) -> None:
