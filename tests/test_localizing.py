@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,9 @@ def test_what_has_no_checkpoint_is_said(again: Callable[..., Path], tmp_path: Pa
     assert "an ensemble has none" in done.stderr
     with pytest.raises(RunError, match="is no finished run"):
         attempt(tmp_path / "nothing")
+
+
+def test_without_the_library_the_command_that_installs_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
+    with pytest.raises(RunError, match=r"pip install -e '\.\[explain\]'"):
+        attempt(tmp_path)

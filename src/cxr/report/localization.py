@@ -94,7 +94,9 @@ def evaluate(boxes: pd.DataFrame, traces: Mapping[str, Traces], *, side: int, n_
     chosen = {source: np.zeros(len(boxes), int) for source in SOURCES}
     findings, shown = dict[str, Any](), list[Shown]()
 
-    for finding, index in [*boxes.groupby("finding", sort=True).indices.items(), (ALL, np.arange(len(boxes)))]:
+    names = boxes.finding.to_numpy(str)
+    members = {str(finding): np.flatnonzero(names == finding) for finding in np.unique(names)} | {ALL: np.arange(len(boxes))}
+    for finding, index in members.items():
         choosing, judged = index[first[index]], index[~first[index]]
         alone = len(choosing) >= LEAST_BOXES or finding == ALL
         told: dict[str, Any] = {
@@ -118,7 +120,7 @@ def evaluate(boxes: pd.DataFrame, traces: Mapping[str, Traces], *, side: int, n_
                 chosen[source][index] = best_threshold(candidates) if len(candidates) else HEAT_THRESHOLDS.index(0.5)
             told["heat_threshold"] = {source: HEAT_THRESHOLDS[chosen[source][index[0]]] for source in SOURCES}
             told["threshold_of"] = finding if alone else ALL if first.any() else None
-            shown += _extremes(str(finding), judged, overlaps["model"], chosen["model"], traces["model"])
+            shown += _extremes(finding, judged, overlaps["model"], chosen["model"], traces["model"])
         told["mean_iou"], told["hit_rate"] = {}, {}
         for source in SOURCES:
             iou, iobb = (values[source][judged, chosen[source][judged]] for values in (overlaps, purities))
@@ -127,7 +129,7 @@ def evaluate(boxes: pd.DataFrame, traces: Mapping[str, Traces], *, side: int, n_
                 name: {f"{least:g}": _plain(clustered_wilson(values >= least, patients[judged])) for least in thresholds}
                 for name, values, thresholds in (("iou", iou, IOU_THRESHOLDS), ("iobb", iobb, IOBB_THRESHOLDS))
             }
-        findings[str(finding)] = told
+        findings[finding] = told
     return Results({"n_boxes": len(boxes), "findings": findings}, shown)
 
 

@@ -135,7 +135,7 @@ def _overlap(findings: Part) -> Iterator[Block]:
         tables = []
         for name, words in (("iou", "IoU"), ("iobb", "IoBB")):
             rates: list[Row] = [
-                {"Finding": spell(finding)} | {f"{words} ≥ {least}": _short(rate) for least, rate in told["hit_rate"][source][name].items()}
+                {"Finding": spell(finding), **{f"{words} ≥ {least}": _short(rate) for least, rate in told["hit_rate"][source][name].items()}}
                 for finding, told in judged.items()
             ]
             tables.append(Table(rates, f"Hit rate at {words}"))

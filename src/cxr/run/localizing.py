@@ -1,6 +1,7 @@
 """A finished run's heat maps against the radiologists' boxes."""
 
 import hashlib
+import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,10 +36,12 @@ def localize(config: LocalizeConfig) -> None:
     """localization.json, its pages and figures, into localization/ of the run's folder.
 
     Raises:
-        RunError: there is no such run, or no boxes, or none whose film is there.
+        RunError: there is no such run, or no boxes, or none whose film is there; or the library of heat maps is not installed.
         LabelError: of the file of boxes.
         HeatMapError: no heat map can be made of the network.
     """
+    if importlib.util.find_spec("pytorch_grad_cam") is None:
+        raise RunError("heat maps need pytorch_grad_cam, which is not installed: pip install -e '.[explain]' (in the project's folder)")
     run_dir = Path(config.run).absolute()
     checkpoint = run_dir / "checkpoints" / "best.ckpt"
     if (run_dir / "config.yaml").is_file() and not checkpoint.is_file():

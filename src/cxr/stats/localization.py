@@ -52,7 +52,8 @@ def points_into(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
     A map without a peak misses.
     """
-    return ((points >= boxes[:, :2]) & (points < boxes[:, 2:])).all(axis=1)
+    inside: np.ndarray = np.all((points >= boxes[:, :2]) & (points < boxes[:, 2:]), axis=1)
+    return inside
 
 
 def overlap(detected: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
