@@ -358,6 +358,19 @@ def _log_report(run: Any, report: Mapping[str, Any], page: Path, figures: Mappin
     run.log({f"figures/{title}": wandb.Image(str(path)) for title, path in figures.items()} | {"report": wandb.Html(str(page), inject=False)})
 
 
+def log_gallery(loggers: list[Any], page: Path) -> None:
+    """The page of films, where there is one.
+
+    Args:
+        loggers: from `make_loggers`.
+        page: gallery.html.
+    """
+    import wandb
+
+    for curves in _of_wandb(loggers) if page.is_file() else ():
+        curves.tell(lambda run: run.log({"gallery": wandb.Html(str(page), inject=False)}))
+
+
 def log_checkpoint(loggers: list[Any], weights: Path, protocol: Mapping[str, Any]) -> None:
     """The weights of the best epoch as an artifact of type "model".
 

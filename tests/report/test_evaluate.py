@@ -12,9 +12,10 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score, brier_score_loss, confusion_matrix, roc_auc_score
 
 from cxr.cohort.findings import NIH_FINDINGS
-from cxr.report.evaluate import AGE_BANDS, evaluate, prevalences
+from cxr.report.evaluate import evaluate, prevalences
 from cxr.report.predictions import Predictions
 from cxr.report.reference import ReferenceSet
+from cxr.report.shortcuts import AGE_BANDS
 
 N = 400
 
