@@ -29,8 +29,9 @@ MAY_IMPORT = {
     "mini": {"cohort"},
     "mini_external": {"cohort", "dicom", "mini"},
     "model": {"stats", "atomic"},
+    "explain": {"model", "data"},
     "report": {"cohort", "stats", "atomic"},
-    "run": {*ROOMS, "sources", "mini", "config", "tracking", "atomic", "failures", "job", "resume", "trials"},
+    "run": {*ROOMS, "explain", "sources", "mini", "config", "tracking", "atomic", "failures", "job", "resume", "trials"},
     "trials": {"config", "dicom", "data", "cohort", "mini", "model", "report", "resume", "tracking"},
     "benchmark": {"dicom", "data", "model", "stats", "report"},
 }
@@ -49,6 +50,7 @@ ONLY_IN = {
     "isal": {"data", "benchmark"},
     "pydicom": {"dicom", "sources"},
     "optuna": {"run"},
+    "pytorch_grad_cam": {"explain"},
     "google": {"sources"},
     "dicomweb_client": {"sources"},
 }
