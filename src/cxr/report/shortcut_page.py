@@ -18,8 +18,8 @@ NO_FEATURES = (
     "The network's features were not kept. Where films and torch are: python scripts/evaluate.py run=<the run's folder> report.shortcuts=true makes them, once."
 )
 METADATA = (
-    "AUROC of a guess that never sees a film, fitted to the text-mined labels of NIH train and val: by one thing that is known of the film, and by all. A dash: it "
-    "is the same for every film of the set.",
+    "AUROC of a guess that never sees a film, fitted to the text-mined labels of NIH train and val: by one thing known of the film, and by all. A dash: "
+    "it is the same for every film of the set.",
 )
 NAMES = {"view": "View", "sex": "Sex", "age": "Age", "follow_up": "Follow-up number"}
 KINDS = {"view": "By view", "sex": "By sex", "age": "By age in years", "n_films": "By how many films the patient has"}

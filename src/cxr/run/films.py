@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BATCH = 64
+BATCH, HEAT_BATCH = 64, 16  # films; a heat map keeps what its backward pass needs
 
 
 def kept_features(run_dir: Path, predictions: Predictions) -> pd.DataFrame | None:
@@ -101,11 +101,12 @@ def make_gallery(
         [(image_id, finding) for of, findings in zip(errors, seen, strict=True) for image_id, finding in zip(of.table["image_id"], findings, strict=True)],
         columns=["image_id", "finding"],
     )
-    shown = iter(_with_heat(network, wanted, predictions.findings))
+    films, method = _with_heat(network, wanted, predictions.findings)
+    shown = iter(films)
     pictures = [[next(shown) for _ in of.table["image_id"]] for of in errors]
     protocol = report["protocol"]
     made = gallery.page(errors, pictures, seen, model=str(protocol["model"]), data=str(protocol["data"]))
-    return Gallery(made, {"n_films": int(wanted.image_id.nunique()), "n_shown": len(wanted), "heat_maps": "none"})
+    return Gallery(made, {"n_films": int(wanted.image_id.nunique()), "n_shown": len(wanted), "heat_maps": method})
 
 
 class Gallery(NamedTuple):
@@ -157,10 +158,23 @@ def _leading(frozen: "Frozen", predictions: Predictions, reference: ReferenceSet
     return [members[k] for k in single.argmax(axis=1)]
 
 
-def _with_heat(network: _Network, wanted: pd.DataFrame, findings: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(film, film under its heat map) of each row of `wanted`: (side, side) and (side, side, 3) uint8, on the grid of the network's input."""
+def _with_heat(network: _Network, wanted: pd.DataFrame, findings: list[str]) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
+    """(film, film under its heat map) of each row of `wanted`: (side, side) and (side, side, 3) uint8, as the network sees it; and by which method."""
+    import torch
+
+    from cxr.explain.drawing import overlay
+    from cxr.explain.heatmaps import HeatMaps
+
     _, rows = _all_rows(network.store, wanted)
     at = (network.store.images.shape[1] - network.side) // 2
-    inside = slice(at, at + network.side)
-    films = [network.store.images[row][inside, inside] for row in rows]
-    return [(film, np.repeat(film[..., None], 3, axis=2)) for film in films]
+    films = network.store.images[rows, at : at + network.side, at : at + network.side]
+    heat, explained = np.empty(films.shape, np.float32), HeatMaps(network.classifier, method="auto")
+    columns = np.array([findings.index(finding) for finding in wanted["finding"]])
+    with tqdm(total=len(rows), desc="heat maps", unit="film", disable=None, leave=False) as bar:
+        for column in np.unique(columns):  # a backward pass is of one finding
+            of_column = np.flatnonzero(columns == column)
+            for batch in np.split(of_column, range(HEAT_BATCH, len(of_column), HEAT_BATCH)):
+                images = torch.from_numpy(films[batch][:, None]).to(network.classifier.device)
+                heat[batch] = explained.maps(images, [int(column)])[:, 0]
+                bar.update(len(batch))
+    return [(film, overlay(film, hot)) for film, hot in zip(films, heat, strict=True)], explained.method

@@ -174,7 +174,7 @@ def write_report(run_dir: Path, plain: dict[str, Any], study: Study, *, store: P
     refuse_strangers(predictions.table, study)
     train_val = with_text_mined(study, pd.concat([study.splits.train, study.splits.val]), [source.other for source in study.sources.values()])
     sets = evaluate_predictions(predictions, references, frozen, train_val=train_val)
-    report = {
+    report: dict[str, Any] = {
         "protocol": {
             **predictions.metadata["protocol"],
             "pretraining": pretraining(plain, predictions.metadata["protocol"]),
@@ -198,7 +198,7 @@ def write_report(run_dir: Path, plain: dict[str, Any], study: Study, *, store: P
     if settings.get("gallery") and store:
         told = (run_dir, report, predictions, frozen, references, scores, store)
         gallery = make_gallery(*told, n=settings["gallery_films"], accelerator=accelerator)
-        report["gallery"] = gallery and gallery.told
+        report["gallery"] = gallery.told if gallery else None
     return publish(run_dir, report, scores, references, gallery=gallery.page if gallery else None)
 
 
