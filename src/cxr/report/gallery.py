@@ -54,7 +54,7 @@ def confident_errors(sets: Mapping[str, Any], scores: Mapping[str, pd.DataFrame]
         n: at most so many misses, and so many false alarms.
     """
     found = []
-    for name, reference in references.items():
+    for name, reference in reversed(references.items()):  # the sets that are read first are made last
         for finding in reference.findings if reference.adjudicated else ():
             if finding not in scores[name]:
                 continue

@@ -28,7 +28,7 @@ def groups(name: str, part: Part) -> Figure | None:
     height = above + 2 * rows + between + below
     figure = Figure(figsize=(WIDTH, height))
     panels = figure.subplots(2, len(columns), squeeze=False, sharey=True)
-    figure.subplots_adjust(left=1.55 / WIDTH, right=1 - 0.15 / WIDTH, bottom=below / height, top=1 - above / height, hspace=between / rows, wspace=0.14)
+    figure.subplots_adjust(left=1.55 / WIDTH, right=1 - 0.15 / WIDTH, bottom=below / height, top=1 - above / height, hspace=between / rows, wspace=0.2)
     for k, (title, colours, areas, differences) in enumerate(columns):
         upper, lower = panels[:, k]
         drawing.forest_axes(upper, "")
@@ -46,6 +46,8 @@ def groups(name: str, part: Part) -> Figure | None:
                 drawing.interval_bar(lower, y + 0.24 * (i - (len(apart) - 1) / 2), of, colour, marker="o", filled=of["lo"] > 0 or of["hi"] < 0)
         upper.set_xlim(math.floor(10 * min([0.5, *(v for of in areas.values() for v in of.values() if v is not None)])) / 10, 1.0)
         drawn = [abs(of[end]) for by in differences.values() for of in by.values() if of for end in ("lo", "hi")]
+        if not drawn:
+            lower.text(0.5, 0.5, "too few films", transform=lower.transAxes, color=GREY, style="italic", ha="center", va="center")
         reach = min(1.0, max([0.1, *drawn]) * 1.05)
         lower.set_xlim(-reach, reach)
         for panel, words in ((upper, "AUROC"), (lower, "difference")):
@@ -86,7 +88,7 @@ def probes(told: Part) -> Figure:
     height = 3.1
     figure = Figure(figsize=(WIDTH, height))
     panel: Axes = figure.subplots()
-    figure.subplots_adjust(left=1.9 / WIDTH, right=1 - 2.6 / WIDTH, bottom=0.5 / height, top=1 - 0.75 / height)
+    figure.subplots_adjust(left=1.9 / WIDTH, right=1 - 2.75 / WIDTH, bottom=0.5 / height, top=1 - 0.75 / height)
     panel.axvline(0.5, **DASHED)
     for y, kind in enumerate(QUESTIONS):
         for k, (name, (colour, _)) in enumerate(INPUTS.items()):
@@ -101,7 +103,7 @@ def probes(told: Part) -> Figure:
     panel.legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     note = (
         "How well a film's view, sex and age can be read off what the model makes of it: a logistic regression fitted on "
-        f"{spell(told['fitted_on'])}, tested on {spell(told['tested_on'])}.\nBars: 95 % intervals. Dashed: chance."
+        f"{' and '.join(map(spell, told['fitted_on']))}, tested on {spell(told['tested_on'])}.\nBars: 95 % intervals. Dashed: chance."
     )
     drawing.write_note(figure, note)
     return figure

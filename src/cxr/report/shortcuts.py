@@ -1,13 +1,14 @@
 """Whether a model may be taking a shortcut: how it does by view, sex, age and films of a patient, and what it tells of who was filmed, and how."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from cxr.cohort.findings import NIH_FINDINGS
-from cxr.report.mapping import fit_probe, logits_of
+from cxr.report.mapping import fit_probe
 from cxr.report.predictions import Predictions
 from cxr.report.reading import estimate, too_few_patients
 from cxr.report.reference import ReferenceSet
@@ -17,7 +18,7 @@ from cxr.stats.ranking import auroc
 AGE_BANDS = {"under 18": (-np.inf, 18), "18 to 39": (18, 40), "40 to 64": (40, 65), "65 and over": (65, np.inf)}  # years
 FILM_BANDS = {"1": (1, 2), "2 to 9": (2, 10), "10 and more": (10, np.inf)}  # films of the patient in the data set
 # the group that the others of a kind are held against
-BASE = {"view": "PA", "sex": "M", "age": "40 to 64", "n_films": "1"}
+BASE = {"view": "PA", "sex": "M", "age": "40 to 64", "n_films": "10 and more"}  # of most films
 # what a probe is asked of a film; a film for which the answer is unknown is left out
 OLD_YEARS = 60
 QUESTIONS: dict[str, Callable[[pd.DataFrame], "pd.Series[bool]"]] = {
@@ -105,7 +106,7 @@ def _share(right: np.ndarray, _: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def probes(
-    predictions: Predictions, features: pd.DataFrame | None, fitted_on: ReferenceSet, tested_on: ReferenceSet, *, draws: int, seed: int
+    predictions: Predictions, features: pd.DataFrame | None, fitted_on: Sequence[ReferenceSet], tested_on: ReferenceSet, *, draws: int, seed: int
 ) -> dict[str, Any]:
     """How well a film's view, sex and age can be read off what the model makes of it, by a logistic regression: fitted on some patients, tested on others.
 
@@ -115,40 +116,53 @@ def probes(
     Args:
         predictions: of one model.
         features: (n, D) of its network, indexed by image_id; None where they were not kept.
-        fitted_on, tested_on: sets of the same data set without a patient in common.
+        fitted_on: sets of validation films.
+        tested_on: a set of the same data set, without a patient in common with those.
         draws, seed: of the bootstrap (at most DRAWS) and of the probe's folds.
 
     Returns:
-        fitted_on, tested_on: the sets' names; n_features; and view, sex, age: {n_fitted, n_images, n_pos, and of labels, logits and features each
+        fitted_on, tested_on: names of sets; n_features; and view, sex, age: {n_fitted, n_images, n_pos, and of labels, logits and features each
         {"auroc": the number or None, "reason"}}.
 
     Raises:
-        ValueError: a patient is in both sets.
+        ValueError: a patient is on both sides.
     """
-    if set(fitted_on.films.patient_id) & set(tested_on.films.patient_id):
-        raise ValueError(f"{fitted_on.name} and {tested_on.name} share patients: a probe would be scored on whom it was fitted on")
-    inputs: dict[str, pd.DataFrame | None] = {
-        "labels": pd.concat([of.films.set_index("image_id")[list(NIH_FINDINGS)] for of in (fitted_on, tested_on)]).fillna(0.0),
-        "logits": pd.concat([logits_of(predictions, of) for of in (fitted_on, tested_on)]),
-        "features": features,
+    validation, test = (_predicted(references, predictions) for references in (fitted_on, [tested_on]))
+    if set(validation.patient_id) & set(test.patient_id):
+        raise ValueError(f"patients of {tested_on.name} are among those that the probe is fitted on, so it would be scored on whom it knows")
+    told: dict[str, Any] = {
+        "fitted_on": [reference.name for reference in fitted_on],
+        "tested_on": tested_on.name,
+        "n_features": None if features is None else features.shape[1],
     }
+    logits = predictions.table.set_index("image_id")[[f"logit_{finding}" for finding in predictions.findings]]
+    labels = pd.concat([validation, test]).set_index("image_id")[list(NIH_FINDINGS)].fillna(0.0)
+    inputs = {"labels": labels, "logits": logits, "features": features}
 
-    def ask(question: Callable[[pd.DataFrame], "pd.Series[bool]"], kind: str) -> dict[str, Any]:
-        known = [of.films[of.films[kind].notna() & of.films.image_id.isin(predictions.table.image_id)] for of in (fitted_on, tested_on)]
-        (answers, asked), (patients, asked_patients) = ([question(films).to_numpy() for films in known], [films.patient_id.to_numpy() for films in known])
-        told: dict[str, Any] = {"n_fitted": len(answers), "n_images": len(asked), "n_pos": int(asked.sum())}
-        few = too_few_patients(asked, asked_patients)
-        for name, given in inputs.items():
+    def ask(kind: str, question: Callable[[pd.DataFrame], "pd.Series[bool]"]) -> dict[str, Any]:
+        known, asked = (films[films[kind].notna()] for films in (validation, test))
+        answers, wanted = question(known).to_numpy(), question(asked).to_numpy()
+        patients = asked.patient_id.to_numpy()
+        few = too_few_patients(wanted, patients)
+
+        def read_off(given: pd.DataFrame | None) -> dict[str, Any]:
             if given is None:
-                told[name] = {"auroc": None, "reason": "no features were kept"}
-                continue
-            probe = few or fit_probe(given.loc[known[0].image_id].to_numpy(np.float64), answers, patients, seed=seed)
+                return {"auroc": None, "reason": "no features were kept"}
+            probe = few or fit_probe(given.loc[known.image_id].to_numpy(np.float64), answers, known.patient_id.to_numpy(), seed=seed)
             if isinstance(probe, str):
-                told[name] = {"auroc": None, "reason": probe}
-                continue
-            guessed = probe.score(given.loc[known[1].image_id].to_numpy(np.float64))
-            told[name] = {"auroc": estimate(bootstrap(auroc, guessed, asked, asked_patients, n_draws=min(draws, DRAWS), seed=seed))}
-        return told
+                return {"auroc": None, "reason": probe}
+            guessed = probe.score(given.loc[asked.image_id].to_numpy(np.float64))
+            return {"auroc": estimate(bootstrap(auroc, guessed, wanted, patients, n_draws=min(draws, DRAWS), seed=seed))}
 
-    told: dict[str, Any] = {"fitted_on": fitted_on.name, "tested_on": tested_on.name, "n_features": None if features is None else features.shape[1]}
-    return told | {kind: ask(question, kind) for kind, question in QUESTIONS.items()}
+        counts = {"n_fitted": len(known), "n_images": len(asked), "n_pos": int(wanted.sum())}
+        return counts | {name: read_off(given) for name, given in inputs.items()}
+
+    questions = tqdm(QUESTIONS.items(), "probes", unit="question", disable=None, leave=False)
+    return told | {kind: ask(kind, question) for kind, question in questions}
+
+
+def _predicted(references: Sequence[ReferenceSet], predictions: Predictions) -> pd.DataFrame:
+    """The sets' predicted films: image_id, patient_id, view, sex, age, and a column per text-mined finding."""
+    columns = ["image_id", "patient_id", "view", "sex", "age"]
+    films = pd.concat([of.films[columns].join(of.text_mined[list(NIH_FINDINGS)]) for of in references], ignore_index=True)
+    return films[films.image_id.isin(predictions.table.image_id)]

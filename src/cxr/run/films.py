@@ -29,14 +29,13 @@ BATCH, HEAT_BATCH = 64, 16  # films; a heat map keeps what its backward pass nee
 
 
 def kept_features(run_dir: Path, predictions: Predictions) -> pd.DataFrame | None:
-    """(N, D) features of the network that made the predictions, indexed by image_id; None where none were kept for all films of val and test."""
+    """(N, D) features of the network that made the predictions, indexed by image_id; None where they were not kept."""
     kept = read_features(run_dir / FILE, predictions.metadata["checkpoint_sha256"])
-    wanted = predictions.table.image_id[predictions.table.split.isin(("val", "test"))]
-    return kept if kept is not None and wanted.isin(kept.index).all() else None
+    return kept if kept is not None and predictions.table.image_id.isin(kept.index).all() else None
 
 
 def make_features(run_dir: Path, predictions: Predictions, store_folder: Path, *, accelerator: str) -> pd.DataFrame:
-    """Writes features.npz of all films of val and test that were predicted, and returns them.
+    """Writes features.npz of all predicted films, and returns them.
 
     Args:
         run_dir: with the checkpoint.
@@ -52,8 +51,7 @@ def make_features(run_dir: Path, predictions: Predictions, store_folder: Path, *
     from cxr.data.dataset import EvalLoader, FilmDataset
 
     network = _open(run_dir, predictions, store_folder, accelerator, "report.shortcuts")
-    films = predictions.table[predictions.table.split.isin(("val", "test"))]
-    films, rows = _all_rows(network.store, films)
+    films, rows = _all_rows(network.store, predictions.table)
     loader = EvalLoader(FilmDataset(network.store, rows, np.empty((len(rows), 0), np.float32), image_size=network.side), batch_size=BATCH)
     log.info("Features of %d films", len(rows))
     with torch.inference_mode():

@@ -192,8 +192,9 @@ def write_report(run_dir: Path, plain: dict[str, Any], study: Study, *, store: P
     features, accelerator = kept_features(run_dir, predictions), plain["trainer"]["accelerator"]
     if features is None and settings.get("shortcuts") and store:
         features = make_features(run_dir, predictions, store, accelerator=accelerator)
+    fitted_on = [references[name] for name in ("nih_val", "four_findings_validation") if name in references]
     drawn = {"draws": settings["draws"], "seed": settings["seed"]}
-    report["shortcuts"] = probes(predictions, features, references["nih_val"], references["nih_test"], **drawn)
+    report["shortcuts"] = probes(predictions, features, fitted_on, references["nih_test"], **drawn)
     gallery = None
     if settings.get("gallery") and store:
         told = (run_dir, report, predictions, frozen, references, scores, store)

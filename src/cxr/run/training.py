@@ -127,7 +127,9 @@ def _train(config: Config, run_dir: Path, start: Start | None, stop: "StopReques
                 written = write_report(run_dir, plain, study, store=store_folder(config.data))
                 tracking.log_report(loggers, *written)
                 if config.logger.gallery:
-                    tracking.log_gallery(loggers, written.page.with_name("gallery.html"))
+                    from cxr.report.gallery import FILE as GALLERY
+
+                    tracking.log_gallery(loggers, written.page.with_name(GALLERY))
                 if config.logger.checkpoint:
                     tracking.log_checkpoint(loggers, run_dir / "model.safetensors", metadata["protocol"])
         else:
