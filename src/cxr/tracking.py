@@ -1,8 +1,8 @@
 """Where a run's numbers go: Weights & Biases. The only file that imports wandb.
 
 What is sent is listed in docs/privacy.md, and tests/test_privacy.py holds it to that list: the configuration, metrics, the report's tables and figures. Never
-pixels, image or patient identifiers, predictions, console output (a message may name a film); nor, unless logger.describe_machine says so, folders and names
-of machines.
+patient numbers, predictions, console output (a message may name a film); nor, unless logger.gallery says so, pixels or names of films, nor, unless
+logger.describe_machine does, folders and names of machines.
 """
 
 import csv

@@ -86,6 +86,14 @@ def test_a_film_stands_with_its_heat_map_score_labels_votes_and_who_it_is_of(eva
     assert "This page holds pixels of patients" in page.text
 
 
+def test_a_network_that_has_no_heat_map_shows_its_films_alone(evaluated: Any) -> None:
+    _, _, of, pictures = shown(evaluated)
+    html = gallery.page([of], [[(film, None) for film, _ in pictures]], [["Edema"] * len(of.table)], model="m", data="mini").decode()
+    assert html.count("<img") == html.count('alt="film"') == len(pictures)
+    assert "heat map: " not in html
+    assert "drawn by a program" in html
+
+
 def test_the_page_needs_nothing_from_outside_and_hostile_strings_do_nothing(evaluated: Any) -> None:
     harmless, (page, html, *_) = shown(evaluated)[0], shown(evaluated, view=HOSTILE, sex=HOSTILE, image_id=HOSTILE)
     assert "<script" not in html

@@ -20,6 +20,7 @@ from cxr.report.wording import MINUS, percent, spell
 from cxr.report.worst_errors import ANSWERS, FALSE_ALARM, MISS, votes_in_words, worst_errors
 
 FILE = "gallery.html"
+Pictures = tuple[np.ndarray, np.ndarray | None]
 JPEG_QUALITY = 90  # a film of 256 pixels then takes some 12 kB
 
 
@@ -54,7 +55,7 @@ def confident_errors(sets: Mapping[str, Any], scores: Mapping[str, pd.DataFrame]
         n: at most so many misses, and so many false alarms.
     """
     found = []
-    for name, reference in reversed(references.items()):  # the sets that are read first are made last
+    for name, reference in reversed(list(references.items())):  # the sets that are read first are made last
         for finding in reference.findings if reference.adjudicated else ():
             if finding not in scores[name]:
                 continue
@@ -73,14 +74,12 @@ def confident_errors(sets: Mapping[str, Any], scores: Mapping[str, pd.DataFrame]
     return found
 
 
-def page(
-    errors: Sequence[Errors], pictures: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]], seen: Sequence[Sequence[str]], *, model: str, data: str
-) -> bytes:
+def page(errors: Sequence[Errors], pictures: Sequence[Sequence[Pictures]], seen: Sequence[Sequence[str]], *, model: str, data: str) -> bytes:
     """gallery.html.
 
     Args:
         errors: from `confident_errors`.
-        pictures: for each of them and each of its rows, the film (H, W) uint8 and the film under its heat map (H, W, 3) uint8.
+        pictures: for each of them and each of its rows, the film (H, W) uint8 and the film under its heat map (H, W, 3) uint8, or None.
         seen: likewise, the finding of the model whose heat map it is.
         model, data: whose errors, and of which data set.
     """
@@ -91,9 +90,9 @@ def page(
                 "error": film["error"].capitalize(),
                 "is_miss": film["error"] == MISS,
                 "image_id": str(film["image_id"]),
-                "lines": _lines(film, of.threshold, finding),
+                "lines": [*_lines(film, of.threshold), *([] if heat is None else [f"heat map: {spell(finding)}"])],
             }
-            | {"film": _jpeg(picture), "heat": _jpeg(heat)}
+            | {"film": _jpeg(picture), "heat": "" if heat is None else _jpeg(heat)}
             for (_, film), (picture, heat), finding in zip(of.table.iterrows(), shown, findings, strict=True)
         ]
         sections.setdefault(spell(of.name), []).append({"finding": spell(of.finding), "told": _told(of), "films": films})
@@ -111,19 +110,17 @@ def _told(of: Errors) -> str:
     return f"At the fixed threshold {of.n_misses:,} of {of.n_pos:,} films with it are missed, and {of.n_false_alarms:,} of {of.n_neg:,} without it are called."
 
 
-def _lines(film: "pd.Series[Any]", threshold: float | None, seen: str) -> list[str]:
+def _lines(film: "pd.Series[Any]", threshold: float | None) -> list[str]:
     limit = "" if threshold is None else f", threshold {threshold:.2f}"
     mined = "unknown" if pd.isna(film["text_mined"]) else ANSWERS[film["text_mined"]]
     age = "age unknown" if pd.isna(film["age"]) else f"{film['age']:.0f} years"
     who = ", ".join("unknown" if pd.isna(word) else str(word) for word in (film["view"], film["sex"]))
-    lines = [
+    return [
         f"score {film['score']:.2f}{limit}; above {percent(film['scored_lower'])} of the set's other films".replace("-", MINUS),
         f"radiologists' label {ANSWERS[film['reference']]}, text mining {mined}",
         f"readers: {votes_in_words(film) or 'unknown'}",
         f"{who}, {age}",
-        f"heat map: {spell(seen)}",
     ]
-    return lines
 
 
 def _jpeg(picture: np.ndarray) -> str:

@@ -156,17 +156,21 @@ def _leading(frozen: "Frozen", predictions: Predictions, reference: ReferenceSet
     return [members[k] for k in single.argmax(axis=1)]
 
 
-def _with_heat(network: _Network, wanted: pd.DataFrame, findings: list[str]) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
-    """(film, film under its heat map) of each row of `wanted`: (side, side) and (side, side, 3) uint8, as the network sees it; and by which method."""
+def _with_heat(network: _Network, wanted: pd.DataFrame, findings: list[str]) -> tuple[list[gallery.Pictures], str | None]:
+    """(film, film under its heat map) of each row of `wanted`: (side, side) and (side, side, 3) uint8, as the network sees it; and by which method, or None."""
     import torch
 
     from cxr.explain.drawing import overlay
-    from cxr.explain.heatmaps import HeatMaps
+    from cxr.explain.heatmaps import HeatMapError, HeatMaps
 
     _, rows = _all_rows(network.store, wanted)
     at = (network.store.images.shape[1] - network.side) // 2
     films = network.store.images[rows, at : at + network.side, at : at + network.side]
-    heat, explained = np.empty(films.shape, np.float32), HeatMaps(network.classifier, method="auto")
+    try:
+        heat, explained = np.empty(films.shape, np.float32), HeatMaps(network.classifier, method="auto")
+    except HeatMapError as error:  # nothing for which a report would not be written
+        log.warning("The gallery has no heat maps: %s", error)
+        return [(film, None) for film in films], None
     columns = np.array([findings.index(finding) for finding in wanted["finding"]])
     with tqdm(total=len(rows), desc="heat maps", unit="film", disable=None, leave=False) as bar:
         for column in np.unique(columns):  # a backward pass is of one finding
