@@ -104,7 +104,7 @@ def test_the_difference_of_two_groups_is_covered_as_often_as_it_says(areas: tupl
     shift = np.sqrt(2) * ndtri(np.where(one, *areas))
     for _ in range(300):
         scores = np.sqrt(0.5) * (rng.normal(size=110)[patients] + rng.normal(size=150)) + shift * positive
-        sides = [lambda weights, group=group: auroc(scores[group], positive[group], weights[:, group]) for group in (one, ~one)]
+        sides = [lambda weights, group=group, scores=scores: auroc(scores[group], positive[group], weights[:, group]) for group in (one, ~one)]
         result = bootstrap_between_groups(*sides, patients, n_deciding=(25, 25), n_draws=200, seed=int(rng.integers(2**31)))
         covered += result.lo <= areas[0] - areas[1] <= result.hi
     assert 0.92 <= covered / 300 <= 0.985
