@@ -243,7 +243,7 @@ def test_the_audit_says_how_to_get_features_where_none_were_kept_and_how_many_di
     apart = sum(of["lo"] > 0 or of["hi"] < 0 for of in groups)
     for said in (page.text, markdown):
         assert "report.shortcuts=true" in said
-        assert f"Of {len(groups)} differences in AUROC told here, {apart} have an interval that leaves 0 out" in said
+        assert f"Intervals that leave 0 out: {apart} of {len(groups)} differences in AUROC" in said
     view = report["shortcuts"]["view"]
     row = next(row for row in page.rows if row[0] == "AP or PA")
     assert row[1:4] == [f"{view[key]:,}" for key in ("n_fitted", "n_images", "n_pos")]

@@ -204,9 +204,18 @@ class Classifier(pl.LightningModule):
         return batch["index"].cpu(), self(batch["image"]).float().cpu()
 
 
-def load_classifier(checkpoint: Path) -> Classifier:
-    """The classifier of a checkpoint, on the processor; CheckpointError where it is none."""
+def load_classifier(checkpoint: Path, *, may_compile: bool = True) -> Classifier:
+    """The classifier of a checkpoint, on the processor.
+
+    Args:
+        checkpoint: the file.
+        may_compile: where the run did so; a compiled network cannot be looked into.
+
+    Raises:
+        CheckpointError: it is none.
+    """
     content = read_checkpoint(checkpoint)
-    classifier = Classifier(**content["hyper_parameters"])
+    settings = content["hyper_parameters"]
+    classifier = Classifier(**{**settings, "model": {**settings["model"], "compile": settings["model"]["compile"] and may_compile}})
     classifier.load_state_dict(content["state_dict"])
     return classifier

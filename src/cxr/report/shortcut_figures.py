@@ -19,7 +19,8 @@ INPUTS = {"labels": (GREY, "text-mined labels"), "logits": (ORANGE, "the model's
 
 def groups(name: str, part: Part) -> Figure | None:
     """A column per kind of group, a row per finding: above, the AUROC in every group; below, the difference from the first. None where there is nothing."""
-    told = {finding: row for finding, row in part["findings"].items() if row["auroc"]}
+    with_group = {f for f, row in part["findings"].items() for of in row.get("subgroups", {}).values() if any(group["auroc"] for group in of.values())}
+    told = {finding: row for finding, row in part["findings"].items() if finding in with_group}
     columns = [column for column in (_metadata(told), *(_groups(kind, told) for kind in TITLES)) if column]
     if not columns:
         return None
@@ -102,8 +103,8 @@ def probes(told: Part) -> Figure:
     handles = [Line2D([], [], marker="o", color=colour, label=f"read off {words}") for colour, words in drawn.values()]
     panel.legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     note = (
-        "How well a film's view, sex and age can be read off what the model makes of it: a logistic regression fitted on "
-        f"{' and '.join(map(spell, told['fitted_on']))}, tested on {spell(told['tested_on'])}.\nBars: 95 % intervals. Dashed: chance."
+        "How well a film's view, sex and age can be read off what the model makes of it, on patients whom the regression was not fitted on.\n"
+        f"Fitted on {' and '.join(map(spell, told['fitted_on']))}; tested on {spell(told['tested_on'])}. Bars: 95 % intervals. Dashed: chance."
     )
     drawing.write_note(figure, note)
     return figure

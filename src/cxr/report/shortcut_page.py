@@ -6,7 +6,7 @@ from typing import Any
 from cxr.report.baseline import COLUMNS
 from cxr.report.pages import Block, Row, Table, per_finding
 from cxr.report.shortcut_figures import QUESTIONS
-from cxr.report.wording import NOTHING, difference, spell, spell_set
+from cxr.report.wording import NOTHING, difference, spell, spell_set, value_of
 
 PROBES = (
     "A network learns who was filmed, and how, whether or not it uses that: bedside (AP) films are of sicker patients, and a model may score the bed instead "
@@ -28,7 +28,7 @@ GROUPS = (
     "into both. Sensitivity and specificity are at the fixed threshold. Groups differ in how sick they are and how common a finding is, and a threshold that "
     "fits one need not fit the other: a difference is a reason to look, not yet a shortcut or an injustice."
 )
-BY_CHANCE = "Of {n} differences in AUROC told here, {n_apart} have an interval that leaves 0 out; one in twenty would by chance alone."
+BY_CHANCE = "Intervals that leave 0 out: {n_apart} of {n} differences in AUROC. By chance alone it would be one in twenty."
 
 
 def blocks(report: Mapping[str, Any], names: Sequence[str]) -> Iterator[Block]:
@@ -48,13 +48,14 @@ def blocks(report: Mapping[str, Any], names: Sequence[str]) -> Iterator[Block]:
     tables = [_metadata(part, spell(name)) for name, part in sets.items()]
     if any(table.rows for table in tables):
         yield Block("What metadata alone predicts, beside the model", METADATA, tables, folded=True)
+    explained = [GROUPS]  # once
     for name, part in sets.items():
         rows = {finding: row for finding, row in part["findings"].items() if row["auroc"]}
         told_of = [of["auroc"] for row in rows.values() for kind in KINDS for of in row["subgroup_differences"][kind]["groups"].values() if of["auroc"]]
         if not told_of:
             continue
         n_apart = sum(of["lo"] > 0 or of["hi"] < 0 for of in told_of)
-        words = [GROUPS, BY_CHANCE.format(n=len(told_of), n_apart=n_apart)]
+        words, explained = [*explained, BY_CHANCE.format(n=len(told_of), n_apart=n_apart)], []
         yield Block(f"Groups of films: {spell(name)}", words, picture=f"{name}_groups", alt=f"AUROC in groups of films and the differences on {name}")
         yield Block(f"Groups of films: {spell(name)}, every difference", tables=[_differences(rows, kind) for kind in KINDS], folded=True)
 
@@ -76,7 +77,7 @@ def _metadata(part: Mapping[str, Any], title: str) -> Table:
     def cells(row: Mapping[str, Any]) -> Row:
         of = row["metadata_baseline"]
         alone: Row = {NAMES[name]: of["alone"][name] for name in COLUMNS}
-        return alone | {"All of it": of["auroc"], "Model": row["auroc"], "Model above": difference(of["difference"])}
+        return alone | {"All of it": of["auroc"], "Model": value_of(row["auroc"]), "Model above": difference(of["difference"])}
 
     return per_finding(told, cells, title)
 
@@ -89,5 +90,5 @@ def _differences(rows: Mapping[str, Any], kind: str) -> Table:
         for group, apart in of["groups"].items():
             numbers: Row = {head: difference(apart[key]) for key, head in heads.items()}
             which = {"Finding": spell(finding), "Group": f"{group} less {of['base']}"}
-            told.append({**which, **numbers, "Patients in both": apart["n_patients_in_both"], "Note": apart.get("reason", "")})
+            told.append({**which, **numbers, "Patients in both": apart["n_patients_in_both"]})
     return Table([row for row in told if row["AUROC"] != NOTHING], KINDS[kind])

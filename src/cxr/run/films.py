@@ -136,7 +136,7 @@ def _open(run_dir: Path, predictions: Predictions, store_folder: Path, accelerat
         raise RunError(
             f"{key}=true needs the films, and {error}: scripts/prepare.py makes it, store_dir=... says where it is; {key}=false goes without"
         ) from error
-    classifier = load_classifier(checkpoint).eval()
+    classifier = load_classifier(checkpoint, may_compile=False).eval()
     classifier.to("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     return _Network(classifier, store, classifier.hparams["image_size"])
 
