@@ -15,6 +15,9 @@ from cxr.report import pages, reader_tables, render, set_tables
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 HOSTILE = "<script>alert('x')</script> | \"q\" `c`\n| x | [a](javascript:b)"
 PICTURES = (
+    *("auroc", "nih_val_roc", "nih_test_precision_recall", "all_findings_test_readers", "all_findings_test_differences"),
+    *("nih_test_groups", "shortcuts", "training"),
+)
     "auroc",
     "nih_val_roc",
     "nih_test_precision_recall",

@@ -19,8 +19,7 @@ INPUTS = {"labels": (GREY, "text-mined labels"), "logits": (ORANGE, "the model's
 
 def groups(name: str, part: Part) -> Figure | None:
     """A column per kind of group, a row per finding: above, the AUROC in every group; below, the difference from the first. None where there is nothing."""
-    with_group = {f for f, row in part["findings"].items() for of in row.get("subgroups", {}).values() if any(group["auroc"] for group in of.values())}
-    told = {finding: row for finding, row in part["findings"].items() if finding in with_group}
+    told = {finding: row for finding, row in part["findings"].items() if "subgroup_differences" in row and _has_a_group(row)}
     columns = [column for column in (_metadata(told), *(_groups(kind, told) for kind in TITLES)) if column]
     if not columns:
         return None
@@ -62,6 +61,10 @@ def groups(name: str, part: Part) -> Figure | None:
     )
     drawing.write_note(figure, note)
     return figure
+
+
+def _has_a_group(row: Part) -> bool:
+    return any(group["auroc"] for of in row["subgroups"].values() for group in of.values())
 
 
 def _metadata(told: Part) -> Any:
