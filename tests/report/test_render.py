@@ -18,15 +18,6 @@ PICTURES = (
     *("auroc", "nih_val_roc", "nih_test_precision_recall", "all_findings_test_readers", "all_findings_test_differences"),
     *("nih_test_groups", "shortcuts", "training"),
 )
-    "auroc",
-    "nih_val_roc",
-    "nih_test_precision_recall",
-    "all_findings_test_readers",
-    "all_findings_test_differences",
-    "nih_test_groups",
-    "shortcuts",
-    "training",
-)
 
 
 def number(told: dict[str, float] | None) -> str:
