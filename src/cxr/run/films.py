@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CHECKPOINT = "checkpoints/best.ckpt"
 BATCH, HEAT_BATCH = 64, 16  # films; a heat map keeps what its backward pass needs
 
 
@@ -120,23 +121,28 @@ class _Network(NamedTuple):
     side: int
 
 
-def _open(run_dir: Path, predictions: Predictions, store_folder: Path, accelerator: str, key: str) -> _Network:
-    import torch
-
+def require_films(run_dir: Path, predictions: Predictions, store_folder: Path, key: str) -> "Store":
+    """The store, where it and the checkpoint that made the predictions are there; RunError, which names the key that asks for them, where not."""
     from cxr.data.store import StoreError, open_store
-    from cxr.model.checkpoint import BEST
-    from cxr.model.classifier import load_classifier
 
-    checkpoint = run_dir / "checkpoints" / BEST
+    checkpoint = run_dir / CHECKPOINT
     if not checkpoint.is_file() or file_sha256(checkpoint) != predictions.metadata["checkpoint_sha256"]:
         raise RunError(f"{key}=true: {checkpoint} is not there, or is not what made the predictions; {key}=false goes without")
     try:
-        store = open_store(store_folder)
+        return open_store(store_folder)
     except StoreError as error:
         raise RunError(
             f"{key}=true needs the films, and {error}: scripts/prepare.py makes it, store_dir=... says where it is; {key}=false goes without"
         ) from error
-    classifier = load_classifier(checkpoint, may_compile=False).eval()
+
+
+def _open(run_dir: Path, predictions: Predictions, store_folder: Path, accelerator: str, key: str) -> _Network:
+    store = require_films(run_dir, predictions, store_folder, key)
+    import torch
+
+    from cxr.model.classifier import load_classifier
+
+    classifier = load_classifier(run_dir / CHECKPOINT, may_compile=False).eval()
     classifier.to("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     return _Network(classifier, store, classifier.hparams["image_size"])
 

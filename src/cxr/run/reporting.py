@@ -162,12 +162,16 @@ def write_report(run_dir: Path, plain: dict[str, Any], study: Study, *, store: P
     from cxr.report.predictions import read_predictions
     from cxr.report.protocol import record_look
     from cxr.report.shortcuts import probes
-    from cxr.run.films import kept_features, make_features, make_gallery
+    from cxr.run.films import kept_features, make_features, make_gallery, require_films
 
     path, settings = run_dir / "predictions.parquet", plain["report"]
     references = reference_sets(study)
     frozen, validation = freeze_evaluation(run_dir, plain, references)
     refuse_strangers(validation.table, study)
+    wishes = {"gallery": settings.get("gallery"), "shortcuts": settings.get("shortcuts") and kept_features(run_dir, validation) is None}
+    for key, wish in wishes.items():
+        if wish and store:
+            require_films(run_dir, validation, store, f"report.{key}")
     # from here on the test predictions are known, and nothing above may change without another line in that file
     looks = record_look(run_dir / "looks.jsonl", frozen, checkpoint_sha256=validation.metadata["checkpoint_sha256"])
     predictions = read_predictions(path)
