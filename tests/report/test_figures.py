@@ -244,6 +244,15 @@ def test_every_group_and_every_difference_is_drawn_where_the_report_has_it(evalu
     assert [tick.get_text() for tick in above[0].get_yticklabels()] == [name for name, row in part["findings"].items() if row["auroc"]]
 
 
+def test_a_set_that_is_too_small_for_groups_has_no_such_picture(report: dict[str, Any]) -> None:
+    part = report["reference_sets"]["four_findings_test"]
+    for row in part["findings"].values():
+        for of in row.get("subgroups", {}).values():
+            for group in of.values():
+                group["auroc"] = None
+    assert shortcut_figures.groups("four_findings_test", part) is None
+
+
 def test_a_probe_is_drawn_where_the_report_has_it(evaluated: Any) -> None:
     told = evaluated.report["shortcuts"]
     (panel,) = shortcut_figures.probes(told).axes

@@ -20,9 +20,9 @@ INPUTS = {"labels": (GREY, "text-mined labels"), "logits": (ORANGE, "the model's
 def groups(name: str, part: Part) -> Figure | None:
     """A column per kind of group, a row per finding: above, the AUROC in every group; below, the difference from the first. None where there is nothing."""
     told = {finding: row for finding, row in part["findings"].items() if "subgroup_differences" in row and _has_a_group(row)}
-    columns = [column for column in (_metadata(told), *(_groups(kind, told) for kind in TITLES)) if column]
-    if not columns:
+    if not told:
         return None
+    columns = [column for column in (_metadata(told), *(_groups(kind, told) for kind in TITLES)) if column]
     rows = 0.27 * len(told) + 0.25
     above, between, below = 1.15, 1.0, 0.5  # inches
     height = above + 2 * rows + between + below
