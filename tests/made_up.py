@@ -21,6 +21,7 @@ def films(n: int, *, seed: int = 0, n_patients: int = 200, first_patient: int = 
     table = pd.DataFrame({"image_id": [f"{first_patient + i:08d}_000.png" for i in range(n)], "patient_id": first_patient + rng.integers(n_patients, size=n)})
     table["view"], table["sex"] = rng.choice(["PA", "AP"], n), rng.choice(["F", "M"], n)
     table["age"], table["follow_up"] = rng.integers(10, 90, n).astype(float), rng.integers(0, 9, n)
+    table["n_films"] = table.patient_id.map(table.patient_id.value_counts())
     for finding in NIH_FINDINGS:
         table[finding] = (rng.random(n) < prevalence).astype(float)
     return table

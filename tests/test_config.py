@@ -118,6 +118,8 @@ def test_a_default_outside_its_own_range_cannot_be_shipped() -> None:
     check_values(Config(data=Data(name="mini", root=""), loss=module.BCE(), optim=module.AdamW()))
     with pytest.raises(ConfigError, match="seed=-1: it must lie between"):
         check_values(Config(data=Data(name="mini", root=""), loss=module.BCE(), optim=module.AdamW(), seed=-1))
+    with pytest.raises(ConfigError, match=r"logger\.gallery=true sends a page that report\.gallery=true makes"):
+        check_values(Config(data=Data(name="mini", root=""), loss=module.BCE(), optim=module.AdamW(), logger=module.Logger(gallery=True)))
 
 
 def test_help_of_another_entry_shows_its_own_keys_only() -> None:

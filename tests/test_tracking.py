@@ -101,6 +101,7 @@ folder = Path(sys.argv[1])
 place = tracking.Place("p", entity=None, group="g", name="n", job_type="train", tags=[], mode="offline")
 loggers = tracking.make_loggers(folder, place, first_process=True, config={}, run_id="abc12345")
 tracking.log_checkpoint(loggers, folder / "model.safetensors", {"seed": 3})
+tracking.log_gallery(loggers, folder / "gallery.html")
 tracking.finish(loggers, 75)
 """
 
@@ -113,7 +114,16 @@ def test_weights_are_sent_as_an_artifact_where_asked_for(tmp_path: Path) -> None
     assert sent.name == "model-abc12345"
     assert json.loads(sent.metadata) == {"seed": 3}
     assert [item.path for item in sent.manifest.contents] == ["model.safetensors"]
+    assert list((tmp_path / "wandb").rglob("*.html")) == []  # there was no gallery
     assert [record.exit.exit_code for record in found if record.WhichOneof("record_type") == "exit"] == [75]
+
+
+def test_the_page_of_films_is_sent_where_asked_for_and_there(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "gallery.html"):
+        (tmp_path / name).write_bytes(b"<p>films</p>")
+    subprocess.run([sys.executable, "-c", SEND_WEIGHTS, str(tmp_path)], check=True, timeout=120)
+    (page,) = (tmp_path / "wandb").rglob("media/html/gallery_*.html")
+    assert b"<p>films</p>" in page.read_bytes()
 
 
 def test_metrics_come_per_epoch_and_per_finding(finished_run: Path) -> None:

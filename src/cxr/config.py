@@ -237,6 +237,7 @@ class Logger:
     job_type: str = key("train", "W&B job type")
     tags: list[str] = key([], "W&B tags")
     checkpoint: bool = key(False, "send W&B the weights of the best epoch (model.safetensors) as an artifact")
+    gallery: bool = key(False, "send W&B the page of report.gallery=true too: films of patients, their names, views, ages and sexes")
     wait_seconds: float = key(120.0, "how long the start and the end of a run wait for W&B's server; what it has not got by then, wandb sync sends later")
     describe_machine: bool = key(False, "send W&B the machine's name, the command line and folders too (docs/privacy.md)")
 
@@ -275,10 +276,21 @@ class Operating:
 
 
 @dataclass
-class Report:
+class Draws:
     draws: int = key(2000, "patient-bootstrap draws behind every interval")
     reader_draws: int = key(10000, "patient-bootstrap draws behind every comparison of model and reader")
     seed: int = key(0, "of those draws")
+
+
+@dataclass
+class Report(Draws):
+    shortcuts: bool = key(
+        False, "also tell how well the network's features predict view, sex and age; they are made of validation and test films and kept (features.npz)"
+    )
+    gallery: bool = key(
+        False, "also make report/gallery.html: the most confident errors by radiologists' labels, with heat maps and votes; it holds films and stays here"
+    )
+    gallery_films: int = key(4, "at most, of each finding's misses and of its false alarms")
 
 
 @dataclass
@@ -390,6 +402,7 @@ class EvaluateConfig:
     run: str = key(MISSING, "a run folder with config.yaml and predictions.parquet")
     root: str | None = key(None, "the data set's folder, if it moved since the run")
     expert_labels: str | None = key(None, "the expert labels' folder, if it moved since the run")
+    store_dir: str | None = key(None, "the folder of image stores, if it moved since the run; read for report.gallery and report.shortcuts alone")
     macro: Macro = field(default_factory=Macro)
     mapping: ReferenceMapping = field(default_factory=ReferenceMapping)
     operating: Operating = field(default_factory=Operating)
@@ -408,7 +421,7 @@ class ExternalConfig:
     macro: Macro = field(default_factory=Macro)
     mapping: ReferenceMapping = field(default_factory=ReferenceMapping)
     operating: Operating = field(default_factory=Operating)
-    report: Report = field(default_factory=Report)
+    report: Draws = field(default_factory=Draws)
 
 
 @dataclass
@@ -434,7 +447,7 @@ class CompareConfig:
     intersection: bool = key(False, "compare on the films that all runs predicted, where they predicted different ones")
     root: str | None = key(None, "the data set's folder, if it moved since the runs")
     expert_labels: str | None = key(None, "the expert labels' folder, if it moved since the runs")
-    report: Report = field(default_factory=Report)
+    report: Draws = field(default_factory=Draws)
     logger: Logger = field(default_factory=lambda: Logger(job_type="compare"))
 
 
@@ -452,7 +465,7 @@ class AuditConfig:
     """What scripts/audit_labels.py takes: where the labels lie, and the draws behind the intervals."""
 
     data: Data = field(default_factory=Data)
-    report: Report = field(default_factory=Report)
+    report: Draws = field(default_factory=Draws)
 
 
 @dataclass
@@ -529,6 +542,7 @@ RANGES = {
     "operating.sensitivity": (0.01, 0.999),
     "report.draws": (100, 10**6),
     "report.reader_draws": (100, 10**6),
+    "report.gallery_films": (1, 100),
     "sweep.trials": (1, 10**6),
     "sweep.seed": (0, 2**32 - 1),
     "sweep.startup_trials": (1, 10**6),
@@ -572,6 +586,8 @@ def check_values(config: Any) -> None:
     for prevalence in look_up("operating.prevalences") or []:
         if not 0 < prevalence < 1:
             raise ConfigError(f"operating.prevalences: {prevalence} is no fraction between 0 and 1")
+    if look_up("logger.gallery") and not look_up("report.gallery"):
+        raise ConfigError("logger.gallery=true sends a page that report.gallery=true makes: give both, or neither")
     validation = look_up("data.validation")
     if isinstance(validation, float | int) and not 0 < validation < 1:
         raise ConfigError(f"data.validation={validation}: a fraction between 0 and 1, or the path of a list of images")

@@ -1,8 +1,8 @@
 """Where a run's numbers go: Weights & Biases. The only file that imports wandb.
 
 What is sent is listed in docs/privacy.md, and tests/test_privacy.py holds it to that list: the configuration, metrics, the report's tables and figures. Never
-pixels, image or patient identifiers, predictions, console output (a message may name a film); nor, unless logger.describe_machine says so, folders and names
-of machines.
+patient numbers, predictions, console output (a message may name a film); nor, unless logger.gallery says so, pixels or names of films, nor, unless
+logger.describe_machine does, folders and names of machines.
 """
 
 import csv
@@ -356,6 +356,19 @@ def _log_report(run: Any, report: Mapping[str, Any], page: Path, figures: Mappin
         (xs, ys), names = zip(*lines.values(), strict=True), list(lines)
         run.log({f"charts/{place}": wandb.plot.line_series([x.tolist() for x in xs], [y.tolist() for y in ys], names, title, x_name, split_table=True)})
     run.log({f"figures/{title}": wandb.Image(str(path)) for title, path in figures.items()} | {"report": wandb.Html(str(page), inject=False)})
+
+
+def log_gallery(loggers: list[Any], page: Path) -> None:
+    """The page of films, where there is one.
+
+    Args:
+        loggers: from `make_loggers`.
+        page: gallery.html.
+    """
+    import wandb
+
+    for curves in _of_wandb(loggers) if page.is_file() else ():
+        curves.tell(lambda run: run.log({"gallery": wandb.Html(str(page), inject=False)}))
 
 
 def log_checkpoint(loggers: list[Any], weights: Path, protocol: Mapping[str, Any]) -> None:

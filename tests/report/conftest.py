@@ -10,6 +10,7 @@ import pytest
 from cxr.report import render
 from cxr.report.evaluate import evaluate, prevalences
 from cxr.report.reference import ReferenceSet
+from cxr.report.shortcuts import probes
 
 
 class Told(NamedTuple):
@@ -40,6 +41,7 @@ def evaluated() -> Told:
         },
         "reference_sets": evaluate(predictions, references, frozen, train_val=train_val),
         "prevalences": prevalences(predictions, references, train_val),
+        "shortcuts": probes(predictions, None, [references["nih_val"]], references["nih_test"], draws=100, seed=0),
         "attribution": render.attribution("cxr14", True),
     }
     return Told(report, {name: frozen.mapping.scores(predictions, reference) for name, reference in references.items()}, references)

@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, confusion_matrix, roc_auc_score
 
 from cxr.cohort.findings import NIH_FINDINGS
-from cxr.report.evaluate import AGE_BANDS, evaluate, prevalences
+from cxr.report.evaluate import evaluate, prevalences
 from cxr.report.predictions import Predictions
 from cxr.report.reference import ReferenceSet
+from cxr.report.shortcuts import AGE_BANDS
 
 N = 400
 
@@ -213,7 +215,24 @@ def test_the_metadata_baseline_stands_beside_every_radiologists_finding(whole: A
                 assert baseline["reason"] == "no text-mined label to fit it on"
             else:
                 assert baseline["difference"]["value"] == pytest.approx(row["auroc"]["value"] - baseline["auroc"]["value"], abs=1e-12)
-    assert "metadata_baseline" not in report["nih_test"]["findings"]["Effusion"]
+    for finding, row in report["nih_test"]["findings"].items():  # on text-mined labels too, of films that chose nothing
+        if row["auroc"]:
+            told = row["metadata_baseline"]
+            assert told["difference"]["value"] == pytest.approx(row["auroc"]["value"] - told["auroc"]["value"], abs=1e-12), finding
+    assert "metadata_baseline" not in report["nih_val"]["findings"]["Effusion"]
+
+
+def test_what_each_thing_known_of_a_film_predicts_alone_is_a_regression_on_it_alone(whole: Any) -> None:
+    _, references, _, report = whole
+    films, train_val = references["nih_test"].films, made_up.train_val()
+    alone = report["nih_test"]["findings"]["Effusion"]["metadata_baseline"]["alone"]
+    positive = films["Effusion"] == 1
+    for name, value in (("view", "AP"), ("sex", "M")):
+        more = train_val.Effusion[train_val[name] == value].mean() > train_val.Effusion[train_val[name] != value].mean()
+        assert alone[name]["value"] == pytest.approx(roc_auc_score(positive, (films[name] == value) == more), abs=1e-12)
+    age = LogisticRegression(penalty=None, max_iter=10_000).fit(np.stack([a := train_val.age / 100, a**2], axis=1), train_val.Effusion)
+    guessed = age.decision_function(np.stack([a := films.age / 100, a**2], axis=1))
+    assert alone["age"]["value"] == pytest.approx(roc_auc_score(positive, guessed), abs=0.01)
 
 
 def test_the_band_of_a_curve_holds_the_curve(whole: Any) -> None:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from cxr.report import expert_figures, figures
+from cxr.report import expert_figures, figures, shortcut_figures
 from cxr.report.evaluate import evaluate
 
 NIH = ("nih_val", "nih_test")
@@ -50,10 +50,10 @@ def metrics_csv(tmp_path: Path) -> Path:
 def test_every_figure_is_a_picture_in_reading_order(tmp_path: Path, evaluated: Any, metrics_csv: Path) -> None:
     pictures = figures.draw(tmp_path, *evaluated, metrics_csv=metrics_csv)
 
-    kinds = dict.fromkeys(evaluated.references, ("readers", "precision_recall", "calibration"))
-    kinds |= {"nih_val": ("roc", "precision_recall"), "nih_test": ("roc", "precision_recall", "calibration")}
-    kinds |= {"all_findings_test": ("readers", "precision_recall", "differences", "calibration")}
-    assert list(pictures) == ["auroc", *(f"{name}_{kind}" for name, of in kinds.items() for kind in of), "training"]
+    kinds = dict.fromkeys(evaluated.references, ("readers", "precision_recall", "calibration", "groups"))
+    kinds |= {"nih_val": ("roc", "precision_recall"), "nih_test": ("roc", "precision_recall", "calibration", "groups")}
+    kinds |= {"all_findings_test": ("readers", "precision_recall", "differences", "calibration", "groups")}
+    assert list(pictures) == ["auroc", *(f"{name}_{kind}" for name, of in kinds.items() for kind in of), "shortcuts", "training"]
     for path in pictures.values():
         pixels = imread(path)
         assert pixels.shape[1] == 1650
@@ -217,3 +217,45 @@ def test_the_style_and_backend_of_the_caller_stay_as_they_were(tmp_path: Path, e
     figures.draw(tmp_path, report, evaluated.scores, evaluated.references, metrics_csv=tmp_path / "none.csv")
 
     assert dict(matplotlib.rcParams) == before
+
+
+# --- shortcuts --------------------------------------------------------------------------------------------------------------------------------------
+
+
+def points(panel: Axes) -> set[float]:
+    return {float(x) for line in panel.lines for x in np.atleast_1d(line.get_xdata())}
+
+
+def test_every_group_and_every_difference_is_drawn_where_the_report_has_it(evaluated: Any) -> None:
+    part = evaluated.report["reference_sets"]["four_findings_test"]
+    figure = shortcut_figures.groups("four_findings_test", part)
+    assert figure is not None
+    above, below = figure.axes[:5], figure.axes[5:]
+    rows = [row for row in part["findings"].values() if row["auroc"]]
+    for kind, upper, lower in zip(("metadata", *shortcut_figures.TITLES), above, below, strict=True):
+        if kind == "metadata":
+            areas = [row["metadata_baseline"]["auroc"] for row in rows] + [row["auroc"] for row in rows]
+            differences = [row["metadata_baseline"]["difference"] for row in rows]
+        else:
+            areas = [of["auroc"] for row in rows for of in row["subgroups"][kind].values()]
+            differences = [of["auroc"] for row in rows for of in row["subgroup_differences"][kind]["groups"].values()]
+        assert {of["value"] for of in areas if of} <= points(upper)
+        assert {of[end] for of in differences if of for end in ("value", "lo", "hi")} <= points(lower)
+    assert [tick.get_text() for tick in above[0].get_yticklabels()] == [name for name, row in part["findings"].items() if row["auroc"]]
+
+
+def test_a_set_that_is_too_small_for_groups_has_no_such_picture(report: dict[str, Any]) -> None:
+    part = report["reference_sets"]["four_findings_test"]
+    for row in part["findings"].values():
+        for of in row.get("subgroups", {}).values():
+            for group in of.values():
+                group["auroc"] = None
+    assert shortcut_figures.groups("four_findings_test", part) is None
+
+
+def test_a_probe_is_drawn_where_the_report_has_it(evaluated: Any) -> None:
+    told = evaluated.report["shortcuts"]
+    (panel,) = shortcut_figures.probes(told).axes
+    drawn = [told[kind][name]["auroc"] for kind in ("view", "sex", "age") for name in ("labels", "logits", "features")]
+    assert sum(of is not None for of in drawn) >= 6
+    assert {of[end] for of in drawn if of for end in ("value", "lo", "hi")} <= points(panel)

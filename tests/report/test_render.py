@@ -14,7 +14,10 @@ from cxr.report import pages, reader_tables, render, set_tables
 
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 HOSTILE = "<script>alert('x')</script> | \"q\" `c`\n| x | [a](javascript:b)"
-PICTURES = ("auroc", "nih_val_roc", "nih_test_precision_recall", "all_findings_test_readers", "all_findings_test_differences", "training")
+PICTURES = (
+    *("auroc", "nih_val_roc", "nih_test_precision_recall", "all_findings_test_readers", "all_findings_test_differences"),
+    *("nih_test_groups", "shortcuts", "training"),
+)
 
 
 def number(told: dict[str, float] | None) -> str:
@@ -78,7 +81,7 @@ def written(folder: Path, report: dict[str, Any]) -> tuple[Page, str, str]:
 
 
 def test_every_number_on_the_pages_is_one_of_the_report(tmp_path: Path, report: dict[str, Any]) -> None:
-    known = {write(told) for told in estimates(report["reference_sets"]) for write in (number, difference)}
+    known = {write(told) for told in estimates([report["reference_sets"], report["shortcuts"]]) for write in (number, difference)}
     page, _, markdown = written(tmp_path, report)
     for said in (page.text, markdown):
         told = re.findall(r"[−+]?\d\.\d{3} \[[^\]]*\]", said)
@@ -95,7 +98,9 @@ def test_the_pages_leave_out_no_number_that_they_promise(tmp_path: Path, report:
             expected += [number(told) for told in estimates(row.get("subgroups"))]
             shift, baseline, points = (row.get(key) or {} for key in ("label_shift", "metadata_baseline", "operating_points"))
             expected += [number(shift.get(key)) for key in ("auroc_text_mined", "auroc_reference")] + [difference(shift.get("difference"))]
-            expected += [number(baseline.get("auroc")), difference(baseline.get("difference"))]
+            expected += [number(baseline.get("auroc")), difference(baseline.get("difference")), *(number(told) for told in estimates(baseline.get("alone")))]
+            apart = row.get("subgroup_differences") if part["adjudicated"] or name == "nih_test" else {}
+            expected += [difference(told) for told in estimates(apart)]
             for rule, achieved in points.get("rules", {}).items():
                 expected += [number(achieved[key]) for key in ("sensitivity", "specificity", "ppv", "npv")]
                 expected += [number(told) for key in ("by_view", "at_prevalence") for told in estimates(achieved[key]) if rule == points["shown"]]
@@ -232,6 +237,28 @@ def test_what_matters_most_lies_open_and_the_primary_set_comes_first(tmp_path: P
     opened = re.sub(r"<details>.*?</details>", "", experts, flags=re.DOTALL)
     assert re.findall(r"<h3>(.*?)</h3>", opened) == ["The model among the readers", "Every finding", "Readers beside the model: 4 and 5"]
     assert "<details><summary>Label noise or case mix?</summary>" in experts
+
+
+def test_the_audit_says_how_to_get_features_where_none_were_kept_and_how_many_differences_chance_would_make(tmp_path: Path, report: dict[str, Any]) -> None:
+    page, _, markdown = written(tmp_path, report)
+    groups = [of["auroc"] for row in report["reference_sets"]["nih_test"]["findings"].values() if row["auroc"] for kind in row["subgroup_differences"].values()
+              for of in kind["groups"].values() if of["auroc"]]  # fmt: skip
+    apart = sum(of["lo"] > 0 or of["hi"] < 0 for of in groups)
+    for said in (page.text, markdown):
+        assert "report.shortcuts=true" in said
+        assert f"Intervals that leave 0 out: {apart} of {len(groups)} differences in AUROC" in said
+    view = report["shortcuts"]["view"]
+    row = next(row for row in page.rows if row[0] == "AP or PA")
+    assert row[1:4] == [f"{view[key]:,}" for key in ("n_fitted", "n_images", "n_pos")]
+    assert row[4:] == [number(view["labels"]["auroc"]), number(view["logits"]["auroc"]), "undefined: no features were kept"]
+
+
+def test_the_gallery_is_linked_where_there_is_one(tmp_path: Path, report: dict[str, Any]) -> None:
+    assert "gallery.html" not in "".join(written(tmp_path, report)[1:])
+    page, _, markdown = written(tmp_path, report | {"gallery": {"n_films": 7, "n_shown": 9, "heat_maps": "gradcam"}})
+    assert [attributes["href"] for _, attributes in page.tags if attributes.get("href") == "gallery.html"] == ["gallery.html"]
+    assert "](gallery.html)" in markdown
+    assert "7 films with heat maps" in page.text
 
 
 def test_the_protocol_is_there_without_every_threshold_and_provenance_after_it(tmp_path: Path, report: dict[str, Any]) -> None:

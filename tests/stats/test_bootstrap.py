@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cxr.stats.bootstrap import bootstrap, logit_interval, patient_weights
+from cxr.stats.bootstrap import bootstrap, bootstrap_between_groups, logit_interval, patient_weights
 from cxr.stats.ranking import auroc, average_precision
 
 
@@ -91,3 +92,19 @@ def test_the_interval_covers_a_known_area_as_often_as_it_says() -> None:
         result = bootstrap(auroc, scores, positive, patients, n_draws=200, seed=int(rng.integers(2**31)))
         covered += result.lo <= 0.85 <= result.hi
     assert 0.92 <= covered / 400 <= 0.98
+
+
+@pytest.mark.parametrize("areas", [(0.85, 0.80), (0.95, 0.95)], ids=["apart", "alike, near the end"])
+def test_the_difference_of_two_groups_is_covered_as_often_as_it_says(areas: tuple[float, float]) -> None:
+    """300 cohorts of 110 patients, of whom 40 have a film in either group."""
+    rng, covered = np.random.default_rng(0), 0
+    patients = np.concatenate([np.arange(75), np.arange(35, 110)])
+    one = np.arange(150) < 75
+    positive = patients % 3 == 0
+    shift = np.sqrt(2) * ndtri(np.where(one, *areas))
+    for _ in range(300):
+        scores = np.sqrt(0.5) * (rng.normal(size=110)[patients] + rng.normal(size=150)) + shift * positive
+        sides = [lambda weights, group=group, scores=scores: auroc(scores[group], positive[group], weights[:, group]) for group in (one, ~one)]
+        result = bootstrap_between_groups(*sides, patients, n_deciding=(25, 25), n_draws=200, seed=int(rng.integers(2**31)))
+        covered += result.lo <= areas[0] - areas[1] <= result.hi
+    assert 0.92 <= covered / 300 <= 0.985

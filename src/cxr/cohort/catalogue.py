@@ -29,8 +29,8 @@ class Catalogue:
     """Who is in the data set.
 
     Attributes:
-        images: one row per labelled image, sorted by `image_id`: image_id, patient_id (int), follow_up (int), age (years), sex (M/F), view (PA/AP),
-            list (train_val/test), and a float32 column per finding (1 present, 0 absent, by text mining).
+        images: one row per labelled image, sorted by `image_id`: image_id, patient_id (int), follow_up (int), n_films (of its patient), age (years),
+            sex (M/F), view (PA/AP), list (train_val/test), and a float32 column per finding (1 present, 0 absent, by text mining).
         lists: the image ids of each official list, labelled or not.
         labels: {"file", "release", "sha256"} of the label file: AUROCs of different releases are different protocols.
         lists_sha256: of the two official lists.
@@ -110,6 +110,7 @@ def _read_labels(path: Path) -> tuple[pd.DataFrame, str]:
             "image_id": image,
             "patient_id": patient.astype("int64"),
             "follow_up": follow_up.astype("int64"),
+            "n_films": patient.map(patient.value_counts()),
             "age": age.str.rstrip("YMD").astype("float64") * unit.map(YEARS_PER).fillna(1.0),
             "sex": sex,
             "view": view,

@@ -1,6 +1,7 @@
 """The one LightningModule: uint8 films in, one logit per finding out."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,6 +10,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torchmetrics.classification import MultilabelAUROC
 
 from cxr.model.backbone import create_backbone, grey_mean_std, set_prevalence
+from cxr.model.checkpoint import read_checkpoint
 from cxr.model.losses import make_loss, masked_sum
 from cxr.model.optim import make_optimizer, make_schedule, parameter_groups
 
@@ -88,10 +90,16 @@ class Classifier(pl.LightningModule):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 1, S, S) uint8 to (B, F) float32 logits; the centre of larger films is cut out, and the float picture exists on the device only."""
+        return self.net(self._pixels(images)).float()
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 1, S, S) uint8 to (B, D) float32: what the last layer is given."""
+        return self.net.forward_head(self.net.forward_features(self._pixels(images)), pre_logits=True).flatten(1).float()
+
+    def _pixels(self, images: torch.Tensor) -> torch.Tensor:
         side = self.hparams.image_size
         at = (images.shape[-1] - side) // 2
-        pixels = (images[..., at : at + side, at : at + side].to(torch.float32) / 255 - self.mean) / self.std
-        return self.net(pixels).float()
+        return (images[..., at : at + side, at : at + side].to(torch.float32) / 255 - self.mean) / self.std
 
     # training
 
@@ -194,3 +202,20 @@ class Classifier(pl.LightningModule):
 
     def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
         return batch["index"].cpu(), self(batch["image"]).float().cpu()
+
+
+def load_classifier(checkpoint: Path, *, may_compile: bool = True) -> Classifier:
+    """The classifier of a checkpoint, on the processor.
+
+    Args:
+        checkpoint: the file.
+        may_compile: where the run did so; a compiled network cannot be looked into.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    content = read_checkpoint(checkpoint)
+    settings = content["hyper_parameters"]
+    classifier = Classifier(**{**settings, "model": {**settings["model"], "compile": settings["model"]["compile"] and may_compile}})
+    classifier.load_state_dict(content["state_dict"])
+    return classifier

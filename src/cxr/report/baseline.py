@@ -1,6 +1,6 @@
 """What the films' metadata alone would score: a model that never sees a pixel, to stand beside one that does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,9 @@ from sklearn.preprocessing import StandardScaler
 # NIH's ages run to over 400 years where someone mistyped
 OLDEST_YEARS = 100
 
+
+# what is known of a film -> its columns among the features
+COLUMNS = {"view": [0], "sex": [1], "age": [2, 3], "follow_up": [4, 5]}
 
 # films -> (N,) scores on the logit scale
 Guess = Callable[[pd.DataFrame], np.ndarray]
@@ -27,23 +30,24 @@ def metadata_features(films: pd.DataFrame) -> np.ndarray:
     return np.stack([films["view"] == "AP", films["sex"] == "M", age, age**2, np.log1p(follow_up), follow_up == 0], axis=1).astype(np.float64)
 
 
-def fit_metadata(films: pd.DataFrame, target: np.ndarray) -> Guess | None:
+def fit_metadata(films: pd.DataFrame, target: np.ndarray, known_of: Iterable[str] = COLUMNS) -> Guess | None:
     """A logistic regression from metadata to a text-mined finding.
 
     Args:
         films: of train_val: view, sex, age (years), follow_up.
         target: (N,) 1 or 0; films where it is NaN are left out.
+        known_of: the films, of COLUMNS.
 
     Returns:
         films -> (N,) scores on the logit scale; None where the target has one class only.
     """
-    known = ~np.isnan(target)
+    known, columns = ~np.isnan(target), [column for name in known_of for column in COLUMNS[name]]
     if np.unique(target[known]).size < 2:
         return None
-    fitted = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky")).fit(metadata_features(films[known]), target[known])
+    fitted = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky")).fit(metadata_features(films[known])[:, columns], target[known])
 
     def score(asked: pd.DataFrame) -> np.ndarray:
-        scores: np.ndarray = fitted.decision_function(metadata_features(asked))
+        scores: np.ndarray = fitted.decision_function(metadata_features(asked)[:, columns])
         return scores
 
     return score

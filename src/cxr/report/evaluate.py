@@ -11,7 +11,8 @@ import pandas as pd
 from scipy.special import expit
 from tqdm import tqdm
 
-from cxr.report.baseline import Guess, fit_metadata
+from cxr.report import shortcuts
+from cxr.report.baseline import COLUMNS, Guess, fit_metadata
 from cxr.report.beside_readers import beside_readers
 from cxr.report.mapping import UNION_METHODS, Probe, logits_of
 from cxr.report.predictions import Predictions
@@ -24,12 +25,15 @@ from cxr.stats.calibration import calibration, prior_shift, reliability
 from cxr.stats.operating import clustered_wilson, predictive_values
 from cxr.stats.ranking import auroc, auroc_within, average_precision, sensitivity_at
 
-AGE_BANDS = {"under 18": (-np.inf, 18), "18 to 39": (18, 40), "40 to 64": (40, 65), "65 and over": (65, np.inf)}  # years
 BAND_RATES = np.linspace(0, 1, 51)  # false-positive rates at which a curve's band is told
 BAND_DRAWS = 500
 CHOICE_DRAWS = 200  # of one film per patient
-SUBGROUP_DRAWS = 500  # at most: eight groups a finding, none of which decides anything
 THREADS = 8  # at most; each holds a few arrays of 16 MB
+
+
+EVERYTHING = " and ".join(COLUMNS)
+# what is known of the film -> a guess by that alone; EVERYTHING is one of them
+Guesses = Mapping[str, Guess | None]
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,15 @@ def evaluate(predictions: Predictions, references: Mapping[str, ReferenceSet], f
     Returns:
         reference set -> its part of report.json.
     """
-    spoken = {finding for reference in references.values() if reference.adjudicated for finding in reference.findings if finding in train_val}
-    by_metadata = {finding: fit_metadata(train_val, train_val[finding].to_numpy(np.float64)) for finding in sorted(spoken)}
+    spoken = {finding for reference in references.values() if _has_baseline(reference) for finding in reference.findings if finding in train_val}
+    by_metadata = {
+        finding: {" and ".join(of): fit_metadata(train_val, train_val[finding].to_numpy(np.float64), of) for of in (COLUMNS, *((name,) for name in COLUMNS))}
+        for finding in sorted(spoken)
+    }
     return {name: _one_set(predictions, reference, frozen, by_metadata) for name, reference in references.items()}
 
 
-def _one_set(predictions: Predictions, reference: ReferenceSet, frozen: Frozen, by_metadata: Mapping[str, Guess | None]) -> dict[str, Any]:
+def _one_set(predictions: Predictions, reference: ReferenceSet, frozen: Frozen, by_metadata: Mapping[str, Guesses]) -> dict[str, Any]:
     settings, name = frozen.content["settings"], reference.name
     scores = frozen.mapping.scores(predictions, reference)
     present = reference.films.image_id.isin(scores.index).to_numpy()
@@ -151,7 +158,7 @@ def _one_finding(
     mined: pd.DataFrame,
     reference: ReferenceSet,
     frozen: Frozen,
-    by_metadata: Mapping[str, Guess | None],
+    by_metadata: Mapping[str, Guesses],
 ) -> tuple[dict[str, Any], np.ndarray | None]:
     """Everything about one finding of one set but its readers; and its AUROC in every draw for the mean over findings."""
     settings, mapping = frozen.content["settings"], frozen.mapping
@@ -168,7 +175,11 @@ def _one_finding(
         films=films[known],
     )
     ranking, drawn = _ranking(scored, settings)
-    result = counts | ranking | {"score": mapping.says(finding, reference), "subgroups": _subgroups(scored, settings)}
+    groups, points = shortcuts.groups_of(scored.films), frozen.content["operating_points"].get(reference.name, {}).get(finding, {"source": None})
+    threshold = points["rules"][settings["rule"]]["threshold"] if points["source"] else None
+    drawn_by = {"draws": settings["draws"], "seed": settings["seed"]}
+    result = counts | ranking | {"score": mapping.says(finding, reference), "subgroups": _subgroups(scored, groups, settings)}
+    result["subgroup_differences"] = shortcuts.differences(scored.score, scored.positive, scored.patients, groups, threshold, **drawn_by)
     if reference.name in frozen.content["operating_points"]:
         result["operating_points"] = _operating(scored, frozen.content["operating_points"][reference.name][finding], settings)
         refit, is_probability = frozen.content["recalibration"][reference.name][finding], mapping.is_probability(finding, reference)
@@ -176,8 +187,10 @@ def _one_finding(
     if reference.adjudicated:
         text_mined = mined[finding].to_numpy()[known] if finding in mined else None
         result["roc_band"] = _band(scored, settings["seed"])
-        result["metadata_baseline"] = _baseline(scored, by_metadata, settings)
-        result["label_shift"] = label_shift(scored.score, scored.positive, text_mined, scored.patients, draws=settings["draws"], seed=settings["seed"])
+        result["label_shift"] = label_shift(scored.score, scored.positive, text_mined, scored.patients, **drawn_by)
+    if _has_baseline(reference):
+        most = settings["draws"] if reference.adjudicated else shortcuts.DRAWS
+        result["metadata_baseline"] = _baseline(scored, by_metadata, settings | {"draws": min(settings["draws"], most)})
     if reference.reads is not None:
         result["reference_uncertainty"] = _reference_uncertainty(scored, reference, settings)
     return result, drawn
@@ -199,15 +212,9 @@ def _ranking(scored: Scored, settings: Mapping[str, Any]) -> tuple[dict[str, Any
     return result, area.draws
 
 
-def _subgroups(scored: Scored, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """AUROC by view, sex and age band; a group with too few patients says so and gives none."""
-    age = scored.films["age"]
-    groups = {
-        "view": {view: scored.films["view"] == view for view in ("PA", "AP")},
-        "sex": {sex: scored.films["sex"] == sex for sex in ("F", "M")},
-        "age": {band: (age >= least) & (age < most) for band, (least, most) in AGE_BANDS.items()},
-    }
-    return {kind: {name: _subgroup(scored, inside.to_numpy(), settings) for name, inside in members.items()} for kind, members in groups.items()}
+def _subgroups(scored: Scored, groups: shortcuts.Groups, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """AUROC by view, sex, age band and films of the patient; a group with too few patients says so and gives none."""
+    return {kind: {name: _subgroup(scored, inside, settings) for name, inside in members.items()} for kind, members in groups.items()}
 
 
 def _subgroup(scored: Scored, inside: np.ndarray, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,7 +223,7 @@ def _subgroup(scored: Scored, inside: np.ndarray, settings: Mapping[str, Any]) -
     reason = too_few_patients(positive, patients)
     if reason:
         return counts | {"auroc": None, "reason": reason}
-    drawn = {"n_draws": min(settings["draws"], SUBGROUP_DRAWS), "seed": settings["seed"]}
+    drawn = {"n_draws": min(settings["draws"], shortcuts.DRAWS), "seed": settings["seed"]}
     return counts | {"auroc": estimate(bootstrap(auroc, scored.score[inside], positive, patients, **drawn))}
 
 
@@ -287,9 +294,9 @@ def _band(scored: Scored, seed: int) -> dict[str, list[float]] | None:
     return {"false_positive_rate": BAND_RATES.round(4).tolist(), "lo": lo.round(4).tolist(), "hi": hi.round(4).tolist()}
 
 
-def _baseline(scored: Scored, by_metadata: Mapping[str, Guess | None], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The AUROC of view, sex, age and follow-up number alone, and how far the model is above it."""
-    guess = by_metadata.get(scored.finding)
+def _baseline(scored: Scored, by_metadata: Mapping[str, Guesses], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The AUROC of view, sex, age and follow-up number alone, how far the model is above it, and the AUROC of each of them."""
+    guess = by_metadata.get(scored.finding, {}).get(EVERYTHING)
     if guess is None:
         reason = "train_val holds one class only" if scored.finding in by_metadata else "no text-mined label to fit it on"
         return {"auroc": None, "difference": None, "reason": reason}
@@ -300,7 +307,13 @@ def _baseline(scored: Scored, by_metadata: Mapping[str, Guess | None], settings:
     guessed, drawn = guess(scored.films), {"n_draws": settings["draws"], "seed": settings["seed"]}
     area = bootstrap(auroc, guessed, scored.positive, scored.patients, **drawn)
     ahead = bootstrap_difference(_area_of(scored.score, scored.positive), _area_of(guessed, scored.positive), scored.patients, **drawn)
-    return {"auroc": estimate(area), "difference": estimate(ahead)}
+    alone, drawn = {}, drawn | {"n_draws": min(settings["draws"], shortcuts.DRAWS)}
+    for name in COLUMNS:
+        single = by_metadata[scored.finding][name]
+        assert single is not None
+        by_one = single(scored.films)
+        alone[name] = estimate(bootstrap(auroc, by_one, scored.positive, scored.patients, **drawn)) if np.ptp(by_one) else None
+    return {"auroc": estimate(area), "difference": estimate(ahead), "alone": alone}
 
 
 def _reference_uncertainty(scored: Scored, reference: ReferenceSet, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -313,6 +326,10 @@ def _reference_uncertainty(scored: Scored, reference: ReferenceSet, settings: Ma
 
 def _area_of(score: np.ndarray, positive: np.ndarray) -> Callable[[np.ndarray | None], np.ndarray]:
     return lambda weights: auroc(score, positive, weights)
+
+
+def _has_baseline(reference: ReferenceSet) -> bool:
+    return reference.adjudicated or reference.split == "test"
 
 
 # --- one set ----------------------------------------------------------------------------------------------------------------------------------------

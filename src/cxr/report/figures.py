@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from cxr.report import drawing
+from cxr.report import drawing, shortcut_figures
 from cxr.report.charts import CALIBRATION_AXES, PRECISION_RECALL_AXES, films_of
 from cxr.report.drawing import BLUE, COLOURS, DASHED, GREY, INK, ORANGE, PALE, ROC_AXES, STYLE, VERMILION, WIDTH, Part, Sets
 from cxr.report.expert_figures import differences, readers
@@ -34,13 +34,15 @@ def draw(
 
     Returns:
         title -> PNG in reading order: auroc; for every set <set>_roc, or <set>_readers where radiologists made the labels, <set>_precision_recall,
-        <set>_differences and <set>_calibration; training.
+        <set>_differences, <set>_calibration and <set>_groups; shortcuts; training.
     """
     sets = with_numbers(report)
     with matplotlib.rc_context(STYLE):  # a notebook that calls this keeps its own style and backend
         figures = {"auroc": forest(sets)} if sets else {}
         for name, part in sets.items():
             figures |= {f"{name}_{kind}": figure for kind, figure in of_one_set(name, part, scores[name], references[name]).items()}
+        if told := report.get("shortcuts"):
+            figures["shortcuts"] = shortcut_figures.probes(told)
         metrics = pd.read_csv(metrics_csv) if metrics_csv.is_file() else pd.DataFrame()
         if "val/auroc_macro" in metrics and metrics["val/auroc_macro"].notna().any():
             figures["training"] = training(metrics)
@@ -58,6 +60,7 @@ def of_one_set(name: str, part: Part, scores: pd.DataFrame, reference: Reference
         "precision_recall": has_curves and curves("precision_recall", name, part, *told),
         "differences": any(by_reader.values()) and differences(name, part),
         "calibration": any(row["auroc"] and "calibration" in row for row in rows) and calibration(name, part),
+        "groups": shortcut_figures.groups(name, part) if has_curves and (part["adjudicated"] or not name.endswith("_val")) else None,
     }
     return {kind: figure for kind, figure in figures.items() if figure}
 

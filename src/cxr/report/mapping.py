@@ -24,6 +24,7 @@ MIN_PROBE_PATIENTS = 10
 # with fewer, or with one patient owning a larger share of the positive films, it is fitted and carries a warning
 FEW_PROBE_PATIENTS, MAX_PATIENT_SHARE = 30, 0.2
 FOLDS = 5
+WIDE = 100  # inputs
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # of the likelihood against the penalty (C), chosen by cross-validation
 # text mining gave none of the films this label: its log-odds are those of one film in a thousand
 LEAST_PREVALENCE = 1e-3
@@ -63,10 +64,10 @@ def union_score(logits: np.ndarray, prevalence: np.ndarray, method: str) -> np.n
 
 @dataclass(frozen=True)
 class Probe:
-    """A regularised logistic regression from all logits to one reference finding.
+    """A regularised logistic regression, from all logits to one reference finding or from a network's features to what is known of the film.
 
     Attributes:
-        coefficients, intercept: of the raw logits.
+        coefficients, intercept: of the inputs as they are.
         strength: C, chosen by cross-validation.
         out_of_fold: (N,) the score of every film of the fitted set by a regression that saw no film of its patient.
         warnings: why it should not be trusted far.
@@ -90,8 +91,8 @@ def fit_probe(logits: np.ndarray, positive: np.ndarray, patients: np.ndarray, *,
     The out-of-fold scores are those of the chosen strength: one of four that the same folds chose, which flatters them by next to nothing.
 
     Args:
-        logits: (N, F) of the validation films.
-        positive: (N,) bool, by the radiologists.
+        logits: (N, F) of the validation films, or other numbers.
+        positive: (N,) bool.
         patients: (N,).
         seed: of the folds.
 
@@ -105,9 +106,9 @@ def fit_probe(logits: np.ndarray, positive: np.ndarray, patients: np.ndarray, *,
     out_of_fold = np.empty((len(STRENGTHS), len(positive)))
     for training, held_out in StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(logits, positive, patients):
         for row, strength in zip(out_of_fold, STRENGTHS, strict=True):
-            row[held_out] = _regression(strength).fit(logits[training], positive[training]).decision_function(logits[held_out])
+            row[held_out] = _regression(strength, logits.shape[1]).fit(logits[training], positive[training]).decision_function(logits[held_out])
     chosen = int(np.argmin(np.logaddexp(0, np.where(positive, -out_of_fold, out_of_fold)).sum(axis=1)))  # the largest likelihood
-    fitted = _regression(STRENGTHS[chosen]).fit(logits, positive)
+    fitted = _regression(STRENGTHS[chosen], logits.shape[1]).fit(logits, positive)
     coefficients = fitted[-1].coef_[0] / fitted[0].scale_
     intercept = float(fitted[-1].intercept_[0] - coefficients @ fitted[0].mean_)
     share = per_patient.iloc[0] / positive.sum()
@@ -119,8 +120,10 @@ def fit_probe(logits: np.ndarray, positive: np.ndarray, patients: np.ndarray, *,
     return Probe(coefficients, intercept, STRENGTHS[chosen], out_of_fold[chosen], warnings)
 
 
-def _regression(strength: float) -> Any:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-8))
+def _regression(strength: float, n_inputs: int) -> Any:
+    # of a thousand features, exact Newton steps would take minutes
+    how: dict[str, Any] = {"solver": "newton-cholesky", "tol": 1e-8} if n_inputs <= WIDE else {"solver": "lbfgs", "max_iter": 2000}
+    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, **how))
 
 
 # --- all findings of a model ------------------------------------------------------------------------------------------------------------------------

@@ -85,7 +85,8 @@ class Card:
 
 @dataclass(frozen=True)
 class Page:
-    """Strings as they are: nothing is escaped yet. `measure` is what the cards' numbers are; the protocol holds the provenance."""
+    """Strings as they are: nothing is escaped yet. `measure` is what the cards' numbers are; the protocol holds the provenance; links are (words, file beside
+    the page)."""
 
     title: str
     facts: Sequence[str]
@@ -94,6 +95,7 @@ class Page:
     sections: Sequence[tuple[str, Sequence[Block]]]
     protocol: Mapping[str, Any]
     attribution: Sequence[str]
+    links: Sequence[tuple[str, str]] = ()
 
 
 def write(folder: Path, name: str, page: Page, pictures: Mapping[str, Path]) -> None:
@@ -153,6 +155,7 @@ def _in_words(cell: Cell) -> str:
 
 def _markdown(page: Page, warning: str, stamps: Mapping[str, list[tuple[str, str]]], links: Mapping[str, str]) -> Iterator[str]:
     yield from (f"# {plain(page.title)}", "", plain(" · ".join(page.facts)), "", *([f"**{plain(warning)}**", ""] if warning else []))
+    yield from (line for words, file in page.links for line in (f"[{plain(words)}]({file})", ""))
     headline = [
         (card.name + " (primary endpoint)" * card.is_primary, card.kind, f"{card.number} {card.interval}".strip() or "undefined", ", ".join(card.lines))
         for card in page.cards

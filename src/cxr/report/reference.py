@@ -14,7 +14,8 @@ class ReferenceSet:
         split: of the predictions that belong to it: val, test or expert_validation.
         adjudicated: labels are radiologists', not text-mined.
         findings: the labels' columns.
-        films: one row per film: image_id, patient_id, view, sex, age (years), follow_up, and a column per finding (1, 0, NaN where unknown).
+        films: one row per film: image_id, patient_id, view, sex, age (years), follow_up, n_films (of its patient), and a column per finding (1, 0,
+            NaN where unknown).
         text_mined: rows as in `films`, a column (1, 0) for every finding of any set that text mining knows.
         n_listed: films the set has by its official list, labelled or not.
         reads: one row per film and reader: image_id, patient_id, reader_id, and per finding 1, 0, 0.5 (uncertain) or NaN; None where nobody's are known.

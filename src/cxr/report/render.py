@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.cohort import catalogue, experts
-from cxr.report import other_sets, reader_tables, set_tables
+from cxr.report import gallery, other_sets, reader_tables, set_tables, shortcut_page
 from cxr.report.figures import leading_set, with_numbers
 from cxr.report.pages import Block, Card, Page, Row, Table, write
 from cxr.report.set_tables import auroc
@@ -65,6 +65,7 @@ PREVALENCES = (
     "Share of films with each finding, of the films that are evaluated (NIH train and val: of all). By text mining everywhere, by the radiologists where "
     "they labelled. Thresholds, PPV and calibration carry over between sets only as far as these columns resemble each other."
 )
+GALLERY = "The most confident errors by the radiologists' labels, {n_films} films with heat maps and votes (on the machine that made this page alone)"
 LEVEL = 0.05  # of the primary comparisons, on the console
 
 
@@ -123,11 +124,13 @@ def write_pages(folder: Path, report: Mapping[str, Any], pictures: Mapping[str, 
             ("AUROC of every finding", [Block(picture="auroc", alt=alt)]),
             ("How common each finding is", [Block("", (PREVALENCES,), [_prevalences(report["prevalences"])])]),
             *((spell(name), list(_blocks(name, report))) for name in names),
+            ("Shortcuts", list(shortcut_page.blocks(report, names))),
             ("Sets without numbers", [Block(tables=[Table(unreported)])]),
             ("Training", [Block(picture="training", alt="Losses and validation AUROC over the epochs")]),
         ],
         protocol=_without_numbers(protocol),
         attribution=report["attribution"],
+        links=[(GALLERY.format(**report["gallery"]), gallery.FILE)] if report.get("gallery") else [],
     )
     write(folder, "report", page, pictures)
 

@@ -30,7 +30,7 @@ SUBGROUPS = (
     "Each cell: AUROC with its interval, and how many of the group's films are positive. "
     f"Too small: fewer than {FEW_PATIENTS} patients with the finding, or without it."
 )
-SUBGROUP_TITLES = {"view": "By view", "sex": "By sex", "age": "By age in years"}
+SUBGROUP_TITLES = {"view": "By view", "sex": "By sex", "age": "By age in years", "n_films": "By how many films the patient has"}
 CLUSTERING = (
     "Films of one patient resemble each other, so the patients count, not the films. One film per patient: the mean over random draws of a single film of "
     "each. Within view: AP films are compared with AP films and PA films with PA films only, so that telling bedside films from others earns nothing."
@@ -121,7 +121,7 @@ def _achieved(points: Part, rule: str) -> Row:
 
 
 def subgroups(part: Part) -> Iterator[Block]:
-    """AUROC by view, sex and age; and how much films of one patient, or the view, make of it."""
+    """AUROC by view, sex, age and films of the patient; and how much films of one patient, or the view, make of it."""
     told = {finding: row for finding, row in part["findings"].items() if row["auroc"]}
     if not told:
         return
@@ -129,7 +129,7 @@ def subgroups(part: Part) -> Iterator[Block]:
         Table([{"Finding": spell(finding)} | {group: _group(of) for group, of in row["subgroups"][kind].items()} for finding, row in told.items()], title)
         for kind, title in SUBGROUP_TITLES.items()
     ]
-    yield Block("Subgroups: view, sex and age", (SUBGROUPS,), tables, folded=True)
+    yield Block("Subgroups: view, sex, age and films of the patient", (SUBGROUPS,), tables, folded=True)
     yield Block("Patients and views behind the numbers", (CLUSTERING,), [per_finding(told, _clustering)], folded=True)
 
 

@@ -16,6 +16,7 @@ from cxr.report.reference import ReferenceSet
 from cxr.report.wording import percent, spell
 
 MISS, FALSE_ALARM = "miss", "false alarm"
+ABOUT = ("error", "image_id", "score", "scored_lower", "reference", "text_mined", "view", "sex", "age")  # a film; the other columns are readers
 ANSWERS = {1.0: "yes", 0.0: "no", 0.5: "uncertain"}
 
 
@@ -83,10 +84,15 @@ def gallery(films: np.ndarray, errors: pd.DataFrame, finding: str, *, columns: i
     return figure
 
 
+def votes_in_words(film: "pd.Series[Any]") -> str:
+    """How many readers said what of a row of `worst_errors`; empty where nobody's reading is known."""
+    votes = film.drop([column for column in film.index if column in ABOUT]).dropna()
+    return ", ".join(f"{(votes == value).sum()} {answer}" for value, answer in ANSWERS.items() if (votes == value).any())
+
+
 def _in_words(film: "pd.Series[Any]") -> str:
     """Score, labels and votes in three lines."""
-    votes = film.drop(["error", "image_id", "score", "scored_lower", "reference", "text_mined"]).dropna()
-    counted = [f"{(votes == value).sum()} {answer}" for value, answer in ANSWERS.items() if (votes == value).any()]
     label = f"label {ANSWERS[film['reference']]}" + (f", text mining {ANSWERS[film['text_mined']]}" if pd.notna(film["text_mined"]) else "")
     lines = [f"score {film['score']:.2f}, above {percent(film['scored_lower'])} of the others", label]
-    return "\n".join([*lines, *textwrap.wrap(f"readers: {', '.join(counted)}" if counted else "", 44)]).replace("-", "−")
+    votes = votes_in_words(film)
+    return "\n".join([*lines, *textwrap.wrap(f"readers: {votes}" if votes else "", 44)]).replace("-", "−")

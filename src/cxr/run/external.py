@@ -142,12 +142,9 @@ def predict_films(checkpoint: Path, store: "Store", rows: np.ndarray, *, precisi
     import torch
 
     from cxr.data.dataset import EvalLoader, FilmDataset
-    from cxr.model.checkpoint import read_checkpoint
-    from cxr.model.classifier import Classifier
+    from cxr.model.classifier import load_classifier
 
-    content = read_checkpoint(checkpoint)
-    classifier = Classifier(**content["hyper_parameters"])
-    classifier.load_state_dict(content["state_dict"])
+    classifier = load_classifier(checkpoint)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for noise in ("treespec, LeafSpec", "does not have many workers", "The `srun` command is available"):
         warnings.filterwarnings("ignore", f".*{noise}")

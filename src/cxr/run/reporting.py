@@ -24,7 +24,7 @@ from cxr.config import AuditConfig, Data, EvaluateConfig, Macro, Operating, Refe
 from cxr.resume import EVALUATION, file_sha256
 from cxr.run import RunError
 from cxr.run.provenance import git_commit, now, validation_in_words
-from cxr.run.study import Study, load_study, log_study
+from cxr.run.study import Study, load_study, log_study, store_folder
 
 if TYPE_CHECKING:
     from cxr.report.charts import Chart
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 OTHER_UNIONS = {"Lung Opacity": "lung_opacity", "Tuberculosis": "tuberculosis", "Cavity": "cavity"}
 
 # what is known of a film besides its findings
-ABOUT_FILMS = ("image_id", "patient_id", "view", "sex", "age", "follow_up")
+ABOUT_FILMS = ("image_id", "patient_id", "view", "sex", "age", "follow_up", "n_films")
 
 # the set of the primary endpoint is the first of these that there is, or else the last that was named
 ENDPOINTS = ("all_findings_test", "nih_test")
@@ -88,7 +88,8 @@ def evaluate(config: EvaluateConfig) -> None:
         group, _, key = override.partition("=")[0].lstrip("+").partition(".")
         if group in EVALUATION:
             plain[group][key] = getattr(getattr(config, group), key)
-    write_report(run_dir, plain, load_study(data))
+    data.store_dir = config.store_dir or data.store_dir
+    write_report(run_dir, plain, load_study(data), store=store_folder(data))
 
 
 def audit_labels(config: AuditConfig) -> None:
@@ -146,25 +147,38 @@ class Written(NamedTuple):
     charts: "dict[str, Chart]"
 
 
-def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> Written:
-    """report.json, report.html, report.md and figures, from predictions.parquet and the label files."""
+def write_report(run_dir: Path, plain: dict[str, Any], study: Study, *, store: Path | None = None) -> Written:
+    """report.json, report.html, report.md and figures, from predictions.parquet and the label files; on request also what needs the films.
+
+    Args:
+        run_dir: the run's folder.
+        plain: its configuration.
+        study: its labels and splits.
+        store: the folder of its films; None for what has no network of its own, an ensemble, for which nothing is made of films.
+    """
     from cxr.report import render
     from cxr.report.evaluate import evaluate as evaluate_predictions
     from cxr.report.evaluate import prevalences
     from cxr.report.predictions import read_predictions
     from cxr.report.protocol import record_look
+    from cxr.report.shortcuts import probes
+    from cxr.run.films import kept_features, make_features, make_gallery, require_films
 
     path, settings = run_dir / "predictions.parquet", plain["report"]
     references = reference_sets(study)
     frozen, validation = freeze_evaluation(run_dir, plain, references)
     refuse_strangers(validation.table, study)
+    wishes = {"gallery": settings.get("gallery"), "shortcuts": settings.get("shortcuts") and kept_features(run_dir, validation) is None}
+    for key, wish in wishes.items():
+        if wish and store:
+            require_films(run_dir, validation, store, f"report.{key}")
     # from here on the test predictions are known, and nothing above may change without another line in that file
     looks = record_look(run_dir / "looks.jsonl", frozen, checkpoint_sha256=validation.metadata["checkpoint_sha256"])
     predictions = read_predictions(path)
     refuse_strangers(predictions.table, study)
     train_val = with_text_mined(study, pd.concat([study.splits.train, study.splits.val]), [source.other for source in study.sources.values()])
     sets = evaluate_predictions(predictions, references, frozen, train_val=train_val)
-    report = {
+    report: dict[str, Any] = {
         "protocol": {
             **predictions.metadata["protocol"],
             "pretraining": pretraining(plain, predictions.metadata["protocol"]),
@@ -179,7 +193,18 @@ def write_report(run_dir: Path, plain: dict[str, Any], study: Study) -> Written:
         "attribution": render.attribution(plain["data"]["name"], study.experts is not None, study.sources),
     }
     scores = {name: frozen.mapping.scores(predictions, reference) for name, reference in references.items()}
-    return publish(run_dir, report, scores, references)
+    features, accelerator = kept_features(run_dir, predictions), plain["trainer"]["accelerator"]
+    if features is None and settings.get("shortcuts") and store:
+        features = make_features(run_dir, predictions, store, accelerator=accelerator)
+    fitted_on = [references[name] for name in ("nih_val", "four_findings_validation") if name in references]
+    drawn = {"draws": settings["draws"], "seed": settings["seed"]}
+    report["shortcuts"] = probes(predictions, features, fitted_on, references["nih_test"], **drawn)
+    gallery = None
+    if settings.get("gallery") and store:
+        told = (run_dir, report, predictions, frozen, references, scores, store)
+        gallery = make_gallery(*told, n=settings["gallery_films"], accelerator=accelerator)
+        report["gallery"] = gallery.told if gallery else None
+    return publish(run_dir, report, scores, references, gallery=gallery.page if gallery else None)
 
 
 def pretraining(plain: Mapping[str, Any], protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +213,9 @@ def pretraining(plain: Mapping[str, Any], protocol: Mapping[str, Any]) -> dict[s
     return {"saw_nih_test": saw_test_films(plain["model"]["weights"], plain["model"]["name"], sha256)}
 
 
-def publish(run_dir: Path, report: dict[str, Any], scores: dict[str, pd.DataFrame], references: "Mapping[str, ReferenceSet]") -> Written:
+def publish(
+    run_dir: Path, report: dict[str, Any], scores: dict[str, pd.DataFrame], references: "Mapping[str, ReferenceSet]", *, gallery: bytes | None = None
+) -> Written:
     """report.json, its pages and figures, into `report/` of a folder: all of them or none.
 
     Args:
@@ -196,9 +223,11 @@ def publish(run_dir: Path, report: dict[str, Any], scores: dict[str, pd.DataFram
         report: the content of report.json.
         scores: reference set -> the model's scores, indexed by image_id.
         references: the sets that have numbers, complete.
+        gallery: a page of films, to lie beside the report.
     """
     from cxr.report import figures, render
     from cxr.report.charts import charts
+    from cxr.report.gallery import FILE as GALLERY
 
     folder = run_dir / "report"
     building = run_dir / "report.partial"
@@ -206,6 +235,8 @@ def publish(run_dir: Path, report: dict[str, Any], scores: dict[str, pd.DataFram
     (building / "figures").mkdir(parents=True)
     pictures = figures.draw(building / "figures", report, scores, references, metrics_csv=run_dir / "metrics.csv")
     write_whole(building / "report.json", (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
+    if gallery:
+        write_whole(building / GALLERY, gallery)
     render.write_pages(building, report, pictures)
     outdated = run_dir / "report.outdated"
     shutil.rmtree(outdated, ignore_errors=True)
@@ -216,6 +247,8 @@ def publish(run_dir: Path, report: dict[str, Any], scores: dict[str, pd.DataFram
     shutil.rmtree(outdated, ignore_errors=True)
     log.info(render.summary(report))
     log.info("Report: %s", folder / "report.html")
+    if gallery:
+        log.info("Errors, with the films (they stay on this machine): %s", folder / GALLERY)
     drawn = {title: folder / path.relative_to(building) for title, path in pictures.items()}
     return Written(report, folder / "report.html", drawn, charts(report, scores, references))
 
@@ -309,7 +342,10 @@ def other_reference(other: OtherSet, films: pd.DataFrame, name: str, split: str,
     from cxr.report.reference import ReferenceSet
 
     findings = other.space.findings
-    rows = other.films.set_index("image_id", drop=False).loc[films.image_id, [*ABOUT_FILMS, *findings]].reset_index(drop=True)
+    known = other.films.set_index("image_id", drop=False)
+    if "n_films" not in known:
+        known = known.assign(n_films=known.groupby("patient_id").patient_id.transform("size"))
+    rows = known.loc[films.image_id, [*ABOUT_FILMS, *findings]].reset_index(drop=True)
     rows["patient_id"] = pd.factorize(rows.patient_id)[0]  # numbers, as everywhere in a report, where they only tell films of one from films of another
     mined = pd.DataFrame(index=rows.index) if adjudicated else rows[list(findings)]
     return ReferenceSet(name, split, adjudicated, findings, rows, mined, len(rows))

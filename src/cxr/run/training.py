@@ -124,7 +124,12 @@ def _train(config: Config, run_dir: Path, start: Start | None, stop: "StopReques
 
                 metadata = _metadata(config, experiment, study, store, trainer, classifier, run_dir, started)
                 write_predictions(run_dir / "predictions.parquet", table, metadata)
-                tracking.log_report(loggers, *write_report(run_dir, plain, study))
+                written = write_report(run_dir, plain, study, store=store_folder(config.data))
+                tracking.log_report(loggers, *written)
+                if config.logger.gallery:
+                    from cxr.report.gallery import FILE as GALLERY
+
+                    tracking.log_gallery(loggers, written.page.with_name(GALLERY))
                 if config.logger.checkpoint:
                     tracking.log_checkpoint(loggers, run_dir / "model.safetensors", metadata["protocol"])
         else:
@@ -253,8 +258,8 @@ def fit(
 
     from cxr.data.augment import make_augment
     from cxr.data.datamodule import FilmData
-    from cxr.model.checkpoint import BEST, RESUME, CheckpointFiles, ResumeCheckpoint, read_checkpoint
-    from cxr.model.classifier import Classifier, NotFiniteError
+    from cxr.model.checkpoint import BEST, RESUME, CheckpointFiles, ResumeCheckpoint
+    from cxr.model.classifier import Classifier, NotFiniteError, load_classifier
     from cxr.model.interruption import watch_children
     from cxr.model.optim import WarmedUpEMA
     from cxr.model.pace import Pace, PaceBar
@@ -354,10 +359,7 @@ def fit(
         ) from error
 
     log.info("Best epoch: val/auroc_macro %.4f", float(best.best_model_score or float("nan")))
-    checkpoint = read_checkpoint(folder / BEST)
-    classifier = Classifier(**checkpoint["hyper_parameters"])
-    classifier.load_state_dict(checkpoint["state_dict"])
-    return trainer, classifier, data
+    return trainer, load_classifier(folder / BEST), data
 
 
 def monitored_findings(val_targets: np.ndarray) -> tuple[list[str], list[str]]:

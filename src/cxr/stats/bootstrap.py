@@ -219,3 +219,48 @@ def bootstrap_difference(
         return Estimate(np.nan, np.nan, np.nan)
     reach = float(ndtri(0.5 + level / 2)) * float(np.std(defined, ddof=1))
     return Estimate(value, value - reach, value + reach)
+
+
+def bootstrap_between_groups(
+    one: Callable[[np.ndarray], np.ndarray],
+    other: Callable[[np.ndarray], np.ndarray],
+    patients: np.ndarray,
+    *,
+    n_deciding: tuple[int, int],
+    n_draws: int,
+    seed: int,
+    level: float = 0.95,
+) -> Estimate:
+    """`one` less `other`, each a number in [0, 1] of films of its own, every draw of patients serving both, so that those who are in both count as such.
+
+    The limits of both numbers on the logit scale, joined with the correlation of their draws (Zou & Donner 2008): where a group's number is 1 in every
+    draw, its interval is not of no width, and neither is that of the difference.
+
+    Args:
+        one, other: (B, N) weights -> (B,); NaN where undefined.
+        patients: (N,) the patient of each film of either group.
+        n_deciding: of each group, patients of the rarer class.
+        n_draws, seed, level: as in `bootstrap`. Draws in which either is undefined are left out.
+
+    Returns:
+        All NaN where either is undefined on all films, or in more than half of the draws.
+
+    >>> from cxr.stats.ranking import auroc
+    >>> scores, positive = np.arange(40.0), np.arange(40) >= 20
+    >>> perfect = lambda weights: auroc(scores, positive, weights)
+    >>> same = bootstrap_between_groups(perfect, perfect, np.arange(40), n_deciding=(20, 20), n_draws=9, seed=0)
+    >>> [round(number, 3) for number in same]
+    [0.0, -0.161, 0.161]
+    """
+    whole = np.ones((1, len(patients)))
+    values = np.concatenate([one(whole), other(whole)])
+    draws = np.concatenate([np.stack([one(weights), other(weights)], axis=1) for weights in patient_weights(patients, n_draws, seed)])
+    draws = draws[np.isfinite(draws).all(axis=1)]
+    if np.isnan(values).any() or len(draws) <= n_draws / 2:
+        return Estimate(np.nan, np.nan, np.nan)
+    limits = [logit_interval(float(value), drawn, n, level) for value, drawn, n in zip(values, draws.T, n_deciding, strict=True)]
+    (below, above), (below_other, above_other) = [(value - lo, hi - value) for value, (lo, hi) in zip(values, limits, strict=True)]
+    joint = 2 * float(np.corrcoef(draws.T)[0, 1]) if (draws.std(axis=0) > 0).all() else 0.0
+    difference = float(values[0] - values[1])
+    lo = difference - max(0.0, below**2 + above_other**2 - joint * below * above_other) ** 0.5
+    return Estimate(difference, lo, difference + max(0.0, above**2 + below_other**2 - joint * above * below_other) ** 0.5)
