@@ -461,6 +461,29 @@ class EnsembleConfig:
 
 
 @dataclass
+class PredictConfig:
+    """What scripts/predict.py takes: a trained model, films, and where to."""
+
+    checkpoint: str | None = key(None, "a run folder, its checkpoints/best.ckpt, or what scripts/export.py wrote")
+    images: Any = key(None, "a film (PNG, JPEG or DICOM), a folder, searched with all folders in it, a pattern (films/*.png), or several: [a.png,b.dcm]")
+    output: str = key("predictions.csv", "the table: .csv or .parquet; what lies beside it has its name and more")
+    heat_maps: bool = key(
+        False, "an overlay for each finding that a film is called with (of a model without operating points, the finding that scores highest)"
+    )
+    batch_size: int = key(64, "films at a time")
+    accelerator: str = key("auto", "auto, cpu or gpu")
+    check: bool = key(False, "no films: hold this installation, or a checkpoint that was exported, against predictions that are known")
+
+
+@dataclass
+class ExportConfig:
+    """What scripts/export.py takes."""
+
+    run: str = key(MISSING, "a run folder, or its checkpoints/best.ckpt")
+    output: str = key(MISSING, "the folder to be made: model.safetensors, config.json, model.onnx, README.md")
+
+
+@dataclass
 class AuditConfig:
     """What scripts/audit_labels.py takes: where the labels lie, and the draws behind the intervals."""
 

@@ -496,7 +496,7 @@ def _append_images(partial: Path, films: Films, size: int, reading: Reading, pro
         fingerprints = {archive.name: archive.fingerprint for archive in films.archives}
         with tqdm(desc="preparing images", unit="img", total=total, initial=progress.n_films, disable=None) as bar:
             try:
-                for film, result in _decode_in_order(films.after(progress), size, reading, n_threads):
+                for film, result in decode_in_order(films.after(progress), size, reading, n_threads=n_threads, ahead=4 * n_threads):
                     if film.last:
                         progress.finished[film.archive] = fingerprints[film.archive]
                         continue
@@ -533,10 +533,19 @@ def _refuse_vanished(film: Film, error: DecodeError, partial: Path) -> None:
         )
 
 
-def _decode_in_order(films: Iterable[Film], size: int, reading: Reading, n_threads: int) -> Iterator[tuple[Film, np.ndarray | DecodeError | None]]:
-    """Decodes on a pool of threads, a few films ahead of the writer, so that memory stays flat for any number of films.
+def decode_in_order(
+    films: Iterable[Film], size: int, reading: Reading, *, n_threads: int, ahead: int
+) -> Iterator[tuple[Film, np.ndarray | DecodeError | None]]:
+    """Decodes on a pool of threads, some films ahead of whoever takes them, so that memory stays flat for any number of films.
 
     What ends `films` too early is raised after all before it has been given out.
+
+    Args:
+        films: any number of them.
+        size: side in pixels that is wanted.
+        reading: what is up to the user.
+        n_threads: that decode.
+        ahead: films at most that are decoded and not yet taken.
     """
 
     def attempt(film: Film) -> np.ndarray | DecodeError | None:
@@ -548,7 +557,7 @@ def _decode_in_order(films: Iterable[Film], size: int, reading: Reading, n_threa
     cv2.setNumThreads(1)  # one film per thread; OpenCV's own threads would only compete
     failure: Exception | None = None
     with ThreadPoolExecutor(n_threads) as pool:
-        ahead = deque[tuple[Film, Future[np.ndarray | DecodeError | None]]]()
+        waiting = deque[tuple[Film, Future[np.ndarray | DecodeError | None]]]()
         films = iter(films)
         while True:
             try:
@@ -558,12 +567,12 @@ def _decode_in_order(films: Iterable[Film], size: int, reading: Reading, n_threa
             except Exception as error:
                 failure = error
                 break
-            ahead.append((film, pool.submit(attempt, film)))
-            if len(ahead) > 4 * n_threads:
-                film, future = ahead.popleft()
+            waiting.append((film, pool.submit(attempt, film)))
+            if len(waiting) > ahead:
+                film, future = waiting.popleft()
                 yield film, future.result()
-        while ahead:
-            film, future = ahead.popleft()
+        while waiting:
+            film, future = waiting.popleft()
             yield film, future.result()
     if failure is not None:
         raise failure

@@ -161,26 +161,28 @@ def _markdown(page: Page, warning: str, stamps: Mapping[str, list[tuple[str, str
         for card in page.cards
     ]
     measure = page.measure + " [95 % interval]" * any(card.interval for card in page.cards)
-    yield from _as_table(("Reference set", "What it is", measure, "Of what"), headline)
+    yield from as_table(("Reference set", "What it is", measure, "Of what"), headline)
     for title, blocks in page.sections:
         yield from (f"## {plain(title)}", "") if title else ()
-        yield from (line for block in blocks for line in _block(block, links))
+        yield from (line for block in blocks for line in in_markdown(block, links))
     for title, rows in stamps.items():
-        yield from (f"## {title}", "", *_as_table(("Key", "Value"), rows))
+        yield from (f"## {title}", "", *as_table(("Key", "Value"), rows))
     yield from ("## Attribution", "", *(f"- {plain(line)}" for line in page.attribution))
 
 
-def _block(block: Block, links: Mapping[str, str]) -> Iterator[str]:
+def in_markdown(block: Block, links: Mapping[str, str]) -> Iterator[str]:
+    """Lines; the picture where `links` has it."""
     yield from (f"### {plain(block.title)}", "") if block.title else ()
     yield from (f"**{plain(block.warning)}**", "") if block.warning else ()
     yield from (line for paragraph in block.paragraphs for line in (plain(paragraph), ""))
     yield from (f"![{block.picture}]({links[block.picture]})", "") if block.picture in links else ()
     for table in block.tables:
         yield from (f"**{plain(table.title)}**", "") if table.title else ()
-        yield from _as_table(table.columns, table.words)
+        yield from as_table(table.columns, table.words)
 
 
-def _as_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def as_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of markdown."""
     for cells in (header, ["---"] * len(header), *rows):
         yield f"| {' | '.join(map(plain, cells))} |"
     yield ""

@@ -1,0 +1,178 @@
+"""A trained model as it is taken along: read from a run folder, its best checkpoint, or the folder that scripts/export.py wrote.
+
+Whatever it is read from, the same facts come out: the network, how films become its input, and what was fixed on validation films. In an exported folder they
+are config.json; of a run they come from its config.yaml, its checkpoint and its report.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cxr
+from cxr.config import store_size
+from cxr.resume import CONFIG, REPORT, file_sha256
+from cxr.run import RunError
+from cxr.run.reading import read_finished
+from cxr.run.reporting import read_config
+
+if TYPE_CHECKING:
+    import torch
+
+    from cxr.model.classifier import Classifier
+
+FACTS, WEIGHTS = "config.json", "model.safetensors"
+# the set whose thresholds and recalibration are those of the model's own findings: of text-mined labels, from nih_val
+OWN_SET = "nih_test"
+NO_REPORT = "the run has no report"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model.
+
+    Attributes:
+        facts: findings; image_size and store_size, pixels; reading {fit, dicom_window}, and rule, the same in words; mean and std, for pixels in [0, 1];
+            precision; network (what a Classifier is made of); operating {rule, points {finding: {rule, threshold, target, source, text_mined_target} or
+            {reason}}}; calibration {finding: {slope, intercept, source, text_mined_target} or {reason}}; protocol; checkpoint_sha256; package_version.
+        weights: of the network, by name.
+        report: the content of the run's report.json; None where there is none, and for an exported folder.
+        folder: that it was read from.
+    """
+
+    facts: dict[str, Any]
+    weights: "dict[str, torch.Tensor]"
+    report: dict[str, Any] | None
+    folder: Path
+
+    def classifier(self) -> "Classifier":
+        """The network with its weights, as it predicts."""
+        classifier = make_classifier(self.facts["network"])
+        try:
+            classifier.net.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise RunError(f"{self.folder}: the weights do not fit the network: {' '.join(str(error).split())[:200]}") from error
+        return classifier.eval()
+
+
+def make_classifier(network: Mapping[str, Any]) -> "Classifier":
+    """A network without its weights.
+
+    Args:
+        network: what a Classifier is made of. It is not compiled: that takes minutes, and pays in a training.
+    """
+    from cxr.model.classifier import Classifier
+
+    return Classifier(**{**network, "model": {**network["model"], "compile": False}})
+
+
+def read_trained(path: Path) -> Trained:
+    """Reads a trained model.
+
+    Args:
+        path: a run folder, its checkpoints/best.ckpt, or an exported folder.
+
+    Raises:
+        RunError: it is none of these, it is damaged, or its report is another checkpoint's.
+        CheckpointError: of the checkpoint.
+    """
+    from cxr.model.checkpoint import BEST
+
+    path = path.absolute()
+    if (path / FACTS).is_file() and (path / WEIGHTS).is_file():
+        return _read_exported(path)
+    if path.name == BEST and (path.parents[1] / CONFIG).is_file():
+        path = path.parents[1]
+    if not (path / CONFIG).is_file():
+        raise RunError(f"{path}: neither a run folder ({CONFIG}), nor its checkpoints/{BEST}, nor what scripts/export.py wrote ({FACTS}, {WEIGHTS})")
+    if not (path / "checkpoints" / BEST).is_file():
+        raise RunError(f"{path}/checkpoints/{BEST}: no such file. A model is read from its checkpoint; an ensemble has none")
+    return _read_run(path, path / "checkpoints" / BEST)
+
+
+def _read_run(folder: Path, checkpoint: Path) -> Trained:
+    from cxr.data.decode import Reading
+    from cxr.model.checkpoint import read_checkpoint
+    from cxr.report.predictions import read_predictions
+
+    content, sha256 = read_checkpoint(checkpoint), file_sha256(checkpoint)
+    plain, data = read_config(folder, root=None, expert_labels=None)
+    report, predictions = None, folder / "predictions.parquet"
+    if (folder / REPORT).is_file():
+        report = read_finished(folder).report
+        if predictions.is_file() and read_predictions(predictions, splits=("val",)).metadata["checkpoint_sha256"] != sha256:
+            raise RunError(f"{folder}/{REPORT} is of another checkpoint than {checkpoint}: what it fixed would be wrong for this one")
+    network = {key: value for key, value in content["hyper_parameters"].items() if key in NETWORK}
+    classifier, reading = make_classifier(network), Reading(fit=data.fit.value, dicom_window=data.dicom_window.value)
+    facts = {
+        "package_version": cxr.__version__,
+        "findings": network["findings"],
+        "image_size": network["image_size"],
+        "store_size": store_size(data),
+        "reading": asdict(reading),
+        "rule": reading.rule([Path("film.dcm")]),
+        "mean": classifier.mean,
+        "std": classifier.std,
+        "precision": plain["trainer"]["precision"],
+        "operating": {"rule": None, "points": {finding: {"reason": NO_REPORT} for finding in network["findings"]}},
+        "calibration": {finding: {"reason": NO_REPORT} for finding in network["findings"]},
+        "protocol": {"experiment": "", "data": data.name, "model": plain["model"]["name"], "seed": plain["seed"]},
+        "checkpoint_sha256": sha256,
+        "network": network,
+    }
+    if report:
+        facts |= fixed_on_validation(report, network["findings"])
+    return Trained(facts, {name.removeprefix("net."): value for name, value in content["state_dict"].items() if name.startswith("net.")}, report, folder)
+
+
+# what a Classifier is made of, without what only a training needs and has a default
+NETWORK = ("findings", "monitored", "prevalence", "model", "loss", "optim", "image_size", "seed")
+
+
+def fixed_on_validation(report: Mapping[str, Any], findings: list[str]) -> dict[str, Any]:
+    """Operating points, calibration and protocol, as `Trained.facts` has them; the protocol without the machine that it ran on.
+
+    Args:
+        report: the content of report.json.
+        findings: of the model.
+    """
+    protocol = report["protocol"]
+    evaluation = protocol["evaluation"]
+    rule = evaluation["settings"]["rule"]
+
+    def of(kind: str, finding: str) -> dict[str, Any]:
+        sets = evaluation[kind]
+        found: dict[str, Any] = next((sets[name][finding] for name in (OWN_SET, *sets) if finding in sets.get(name, {})), {"reason": "not evaluated"})
+        return found
+
+    points, calibration = dict[str, Any](), dict[str, Any]()
+    for finding in findings:
+        point, refit = of("operating_points", finding), of("recalibration", finding)
+        points[finding], calibration[finding] = {"reason": point.get("reason")}, {"reason": refit.get("reason")}
+        if point.get("source"):
+            points[finding] = {"rule": rule, **point["rules"][rule], "source": point["source"], "text_mined_target": point["text_mined_target"]}
+        if refit.get("source"):
+            calibration[finding] = {key: refit[key] for key in ("slope", "intercept", "source", "text_mined_target")}
+    kept = {key: value for key, value in protocol.items() if key not in ("evaluation", "provenance")}
+    return {"operating": {"rule": rule, "points": points}, "calibration": calibration, "protocol": kept | {"evaluation_sha256": evaluation["sha256"]}}
+
+
+def _read_exported(folder: Path) -> Trained:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        facts = json.loads((folder / FACTS).read_bytes())
+        content = (folder / WEIGHTS).read_bytes()
+        weights = load(content)
+        for key in ("findings", "image_size", "store_size", "reading", "precision", "operating", "calibration", "checkpoint_sha256", "network"):
+            facts[key]
+        is_whole = facts["weights_sha256"] == file_sha256(folder / WEIGHTS)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        raise RunError(
+            f"{folder}: {FACTS} or {WEIGHTS} is damaged ({(str(error).splitlines() or [type(error).__name__])[0]!r}); export the run again"
+        ) from error
+    if not is_whole:
+        raise RunError(f"{folder}/{WEIGHTS} is not what was exported with {FACTS}: its sha256 differs; export the run again")
+    return Trained(facts, weights, None, folder)
