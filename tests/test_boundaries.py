@@ -51,6 +51,7 @@ ONLY_IN = {
     "pydicom": {"dicom", "sources"},
     "optuna": {"run"},
     "pytorch_grad_cam": {"explain"},
+    "onnxruntime": {"model"},
     "google": {"sources"},
     "dicomweb_client": {"sources"},
 }

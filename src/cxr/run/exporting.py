@@ -21,8 +21,6 @@ from cxr.run.study import store_folder
 from cxr.run.trained import FACTS, WEIGHTS, Trained, read_trained
 
 if TYPE_CHECKING:
-    import onnxruntime
-
     from cxr.model.classifier import Classifier
 
 log = logging.getLogger(__name__)
@@ -111,7 +109,7 @@ def _films(trained: Trained) -> dict[str, np.ndarray]:
     return films
 
 
-def _speed(session: "onnxruntime.InferenceSession", classifier: "Classifier", films: np.ndarray) -> dict[str, float]:
+def _speed(session: Any, classifier: "Classifier", films: np.ndarray) -> dict[str, float]:
     """Films per second of both, in turn: the median of some rounds after one that does not count."""
     import torch
 

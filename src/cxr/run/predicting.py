@@ -177,11 +177,12 @@ class Predictor:
 # --- many films -------------------------------------------------------------------------------------------------------------------------------------
 
 
-def find_films(images: str | Sequence[str]) -> dict[str, Path]:
+def find_films(images: str | Sequence[str], *, without: Path | None = None) -> dict[str, Path]:
     """The films that a user names.
 
     Args:
         images: files, folders (searched with all folders in them for SUFFIXES) and patterns, one or several.
+        without: a folder that is passed over.
 
     Returns:
         image_id -> absolute path, sorted by path. The id is the file's name; where two films share one, every id is the path below the folder that all
@@ -199,9 +200,9 @@ def find_films(images: str | Sequence[str]) -> dict[str, Path]:
             films = [path] if path.is_file() else []
         else:
             films = [film for film in map(Path, glob(str(path), recursive=True)) if film.is_file()]
-        before = len(found)
-        found.update(Path(os.path.abspath(film)) for film in films)
-        if len(found) == before and not films:
+        films = [film for film in map(Path, map(os.path.abspath, films)) if without not in film.parents]
+        found.update(films)
+        if not films:
             kinds = f"no film ({', '.join(SUFFIXES)}) in this folder" if path.is_dir() else "no such file"
             raise RunError(f"images={given}: {kinds}")
     paths = sorted(found)
@@ -237,7 +238,8 @@ def predict(config: PredictConfig) -> None:
         raise RunError("name a trained model and films: checkpoint=<run folder> images=<film, folder or pattern>")
     output = Path(config.output).absolute()
     require_output(output)
-    films = find_films(config.images)
+    overlays = beside(output, "heat_maps")
+    films = find_films(config.images, without=overlays)
     predictor = Predictor(config.checkpoint, accelerator=config.accelerator)
     log.info("%d films, %s", len(films), in_words(predictor))
     facts = predictor.trained.facts
@@ -258,8 +260,7 @@ def predict(config: PredictConfig) -> None:
             return
         if table.n_parts:
             log.info("Going on after %d films", min(len(films), table.n_parts * PART))
-        folder = beside(output, "heat_maps") if config.heat_maps else None
-        for part in predicted(predictor, films, skip=table.n_parts, batch_size=config.batch_size, heat_maps=folder):
+        for part in predicted(predictor, films, skip=table.n_parts, batch_size=config.batch_size, heat_maps=overlays if config.heat_maps else None):
             table.add(part)
         counts = table.finish()
     if counts["n_quarantined"]:
