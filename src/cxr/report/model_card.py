@@ -5,11 +5,14 @@ from typing import Any
 
 from cxr.report import reader_tables, set_tables
 from cxr.report.figures import leading_set, with_numbers
-from cxr.report.pages import MINIATURE, Block, Row, Table, as_table, flat, in_markdown, plain
+from cxr.report.pages import MINIATURE, Block, Row, Table, as_table, flat, in_markdown, per_finding, plain
 from cxr.report.render import CONTEXT, KIND, MEANING, READING_ORDER, SEEN
 from cxr.report.wording import NOTHING, number, spell, spell_set
 
 Facts = Mapping[str, Any]
+
+# the checkpoint was chosen on the one, thresholds and mapping may have been on the other
+CHOSE = ("nih_val", "four_findings_validation")
 
 NOT_A_DEVICE = (
     "Not a medical device. For research: nobody may be diagnosed, treated or left untreated on what it says. No authority has reviewed it, and it has not been "
@@ -33,7 +36,8 @@ A calibrated probability is the sigmoid of slope × logit + intercept, and a cal
 """
 INTENDED = (
     "To rank frontal chest films by each finding, in research: to compare models, to choose films for reading, to study labels.",
-    "Not for: a diagnosis; lateral films; films of children, unless a set below holds some; anything but chest radiographs, which it scores without a word.",
+    "Not for: a diagnosis; lateral films; films of children, of whom few took part in the training; anything but chest radiographs, which it scores without a "
+    "word.",
 )
 LIMITS = (
     "It knows its {n} findings and no others; a film on which it finds nothing may show anything else.",
@@ -73,11 +77,11 @@ def _card(facts: Facts, report: Facts | None, n_weights: int, speed: Mapping[str
         "Checkpoint": f"sha256 {facts['checkpoint_sha256']}",
     }
     yield from as_table(("", ""), list(about.items()))
-    yield from ("## How to use it", "", USE.format(**facts, n=n, rule=facts["rule"]))
+    yield from ("## How to use it", "", USE.format(**facts, n=n))
     yield from _bullets("What it is for", INTENDED)
     yield from ("## Training data and protocol", "", *as_table(("Key", "Value"), list(flat(protocol))))
     yield from _results(report) if report else ("## Results", "", NO_REPORT, "")
-    yield from _operating_points(facts)
+    yield from _carried(facts)
     yield from _bullets("Limits", [limit.format(n=n) for limit in LIMITS])
     graph, threads = facts["onnx"], f"{speed['n_threads']:.0f} thread{'s' * (speed['n_threads'] > 1)}"
     yield from (
@@ -95,7 +99,7 @@ def _bullets(title: str, lines: Any) -> Iterator[str]:
 
 
 def _results(report: Facts) -> Iterator[str]:
-    """Every set's mean and findings; of the set that is read first, what the fixed thresholds gave; and the readers beside the model."""
+    """Every set's mean; the findings of the sets that chose nothing; of the one that is read first, what thresholds and calibration gave; the readers."""
     protocol, sets = report["protocol"], with_numbers(report)
     seen = (protocol.get("pretraining") or {}).get("saw_nih_test")
     yield from ("## Results", "")
@@ -104,19 +108,24 @@ def _results(report: Facts) -> Iterator[str]:
     yield from (plain(MEANING), "")
     names = sorted(sets, key=lambda name: [name != other for other in READING_ORDER])
     yield from in_markdown(Block(tables=[Table([_headline(name, sets[name]) for name in names])]), {})
-    for name in names:
-        yield from (f"### {spell(name)}", "", *in_markdown(set_tables.findings(sets[name]), {}))
+    tests = [name for name in names if name not in CHOSE]
+    for name in tests:
+        yield from in_markdown(Block(spell(name), tables=[_findings(sets[name])]), {})
     leading = leading_set(sets)
-    blocks = [*set_tables.operating_points(sets[leading]), *set_tables.calibration(leading, sets[leading])]
-    blocks += [block for name in names for block in list(reader_tables.beside_the_model(name, sets[name]))[:1]]
-    for block in blocks:
-        shown = Block(
-            f"{spell(leading)}. {block.title}" if "eaders" not in block.title else block.title,
-            block.paragraphs,
-            [table for table in block.tables if table.rows][:1],
-            warning=block.warning,
-        )
-        yield from in_markdown(shown, {})
+    achieved = [*set_tables.operating_points(sets[leading]), *set_tables.calibration(leading, sets[leading])]
+    readers = [next(reader_tables.beside_the_model(name, sets[name]), None) for name in tests]
+    for name, block in [*((leading, block) for block in achieved), *zip(tests, readers, strict=True)]:
+        if block and block.tables[0].rows:
+            rows = [row for row in block.tables[0].rows if row.get("Probability") in (None, set_tables.STAGES["platt"])]
+            yield from in_markdown(Block(f"{spell(name)}. {block.title}", block.paragraphs, [Table(rows)] if rows else [], warning=block.warning), {})
+
+
+def _findings(part: Facts) -> Table:
+    def cells(row: Facts) -> Row:
+        metadata = {"AUROC of metadata alone": (row.get("metadata_baseline") or {}).get("auroc")} if part["adjudicated"] else {}
+        return {"Positive films": row["n_pos"], "Positive patients": row["n_pos_patients"], "AUROC": set_tables.auroc(row), "AUPRC": row["auprc"], **metadata}
+
+    return per_finding(part["findings"], cells)
 
 
 def _headline(name: str, part: Facts) -> Row:
@@ -128,7 +137,8 @@ def _headline(name: str, part: Facts) -> Row:
     }
 
 
-def _operating_points(facts: Facts) -> Iterator[str]:
+def _carried(facts: Facts) -> Iterator[str]:
+    """Thresholds and calibration."""
     rows: list[Row] = []
     for finding in facts["findings"]:
         point, refit = facts["operating"]["points"][finding], facts["calibration"][finding]
@@ -142,4 +152,4 @@ def _operating_points(facts: Facts) -> Iterator[str]:
         if "slope" in refit:
             row |= {"Slope": f"{refit['slope']:.3f}", "Intercept": f"{refit['intercept']:.3f}"}
         rows.append(row)
-    yield from in_markdown(Block("Thresholds and calibration that it carries", tables=[Table(rows)]), {})
+    yield from ("## Thresholds and calibration that it carries", "", *in_markdown(Block(tables=[Table(rows)]), {}))
