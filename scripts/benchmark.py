@@ -3,6 +3,7 @@
 python scripts/benchmark.py stage=prepare images=/path/to/cxr14/images    films decoded and resized
 python scripts/benchmark.py stage=loader images=/path/to/cxr14/images     batches for training and evaluation
 python scripts/benchmark.py stage=step                                    training, against the same step on a batch that never changes
+python scripts/benchmark.py stage=predict images=/path/to/cxr14/images    prediction from files to the table, against the network alone
 python scripts/benchmark.py stage=statistics                              AUROC and bootstrap
 python scripts/benchmark.py stage=startup                                 --help
 

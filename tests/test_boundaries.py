@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "report": {"cohort", "stats", "atomic"},
     "run": {*ROOMS, "explain", "sources", "mini", "config", "tracking", "atomic", "failures", "job", "resume", "trials"},
     "trials": {"config", "dicom", "data", "cohort", "mini", "model", "report", "resume", "tracking"},
-    "benchmark": {"dicom", "data", "model", "stats", "report"},
+    "benchmark": {"dicom", "data", "model", "stats", "report", "run"},
 }
 # library -> the rooms and files that alone may import it
 ONLY_IN = {

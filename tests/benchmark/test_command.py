@@ -74,7 +74,7 @@ def test_a_round_that_does_not_count_comes_first_and_ratios_are_taken_round_by_r
     ("arguments", "told"),
     [
         (["stag=loader"], "did you mean stage=?"),
-        (["stage=lodaer"], "choose prepare, loader, step, statistics or startup"),
+        (["stage=lodaer"], "choose prepare, loader, step, predict, statistics or startup"),
         (["stage=loader", "rounds=few"], "'few' is no int"),
         (["stage=loader", "rounds=0"], "at least one round"),
         (["stage=loader", "images=/nowhere"], "no PNG file is there"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[3]
-STAGES = ("prepare", "loader", "step", "statistics", "startup")
+STAGES = ("prepare", "loader", "step", "predict", "statistics", "startup")
 
 
 class BenchmarkError(ValueError):
@@ -22,12 +22,15 @@ class BenchmarkError(ValueError):
 class Settings:
     """The keys, as scripts/benchmark.py takes them: key=value."""
 
-    stage: str = field(default="", metadata={"help": "prepare, loader, step, statistics, startup"})
-    images: str = field(default="", metadata={"help": "folder with PNG films of 1024 x 1024; empty draws some (speed depends on what is in them, a little)"})
+    stage: str = field(default="", metadata={"help": "prepare, loader, step, predict, statistics, startup"})
+    images: str = field(
+        default="",
+        metadata={"help": "folder with PNG films, of 1024 x 1024 (predict: of any size); empty draws some (speed depends on what is in them, a little)"},
+    )
     rounds: int = field(default=7, metadata={"help": "how often every case is timed"})
     size: float = field(default=1.0, metadata={"help": "fraction of the work of a round; small values try the command out"})
-    device: str = field(default="auto", metadata={"help": "of the step stage: cpu, cuda, or auto"})
-    models: str = field(default="", metadata={"help": "of the step stage: name@pixels, comma-separated; empty chooses for the device"})
+    device: str = field(default="auto", metadata={"help": "of the stages step and predict: cpu, cuda, or auto"})
+    models: str = field(default="", metadata={"help": "of the stages step and predict: name@pixels, comma-separated; empty chooses for the device"})
     folder: str = field(default="", metadata={"help": "run folder; empty is outputs/benchmark/<stage>/<time>"})
 
 
@@ -93,6 +96,8 @@ def run(settings: Settings) -> list[dict[str, Any]]:
         from cxr.benchmark.loader import run_stage
     elif settings.stage == "step":
         from cxr.benchmark.step import run_stage
+    elif settings.stage == "predict":
+        from cxr.benchmark.predict import run_stage
     elif settings.stage == "statistics":
         from cxr.benchmark.statistics import run_stage
     else:

@@ -6,7 +6,7 @@ from typing import Any
 from cxr.report import reader_tables, set_tables
 from cxr.report.figures import leading_set, with_numbers
 from cxr.report.pages import MINIATURE, Block, Row, Table, as_table, flat, in_markdown, per_finding, plain
-from cxr.report.render import CONTEXT, KIND, MEANING, READING_ORDER, SEEN
+from cxr.report.render import CONTEXT, KIND, MEANING, READING_ORDER, SEEN, attribution
 from cxr.report.wording import NOTHING, number, spell, spell_set
 
 Facts = Mapping[str, Any]
@@ -90,8 +90,7 @@ def _card(facts: Facts, report: Facts | None, n_weights: int, speed: Mapping[str
         f"{threads}, batches of {speed['batch_size']:.0f}: {speed['onnx']:.0f} films/s by onnxruntime, {speed['torch']:.0f} by torch.",
         "",
     )
-    if report:
-        yield from _bullets("Attribution", [plain(line) for line in report["attribution"]])
+    yield from _bullets("Attribution", [plain(line) for line in (report["attribution"] if report else attribution(protocol["data"], False))])
 
 
 def _bullets(title: str, lines: Any) -> Iterator[str]:

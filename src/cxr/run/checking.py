@@ -1,19 +1,16 @@
 """Does an installation predict what it should? A network and a film that a formula makes, and logits written down; and the same of an exported model."""
 
-import json
 import logging
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-import cxr
 from cxr.cohort.findings import NIH_FINDINGS
 from cxr.run import RunError
 from cxr.run.predicting import Predictor
-from cxr.run.trained import FACTS, WEIGHTS, make_classifier
+from cxr.run.trained import make_classifier, write_bare
 
 log = logging.getLogger(__name__)
 
@@ -109,10 +106,7 @@ def drawn_films(n: int, size: int) -> np.ndarray:
 
 def write_reference_model(folder: Path) -> None:
     """An exported folder of the network whose weights a formula makes; numpy's bits, unlike its numbers, never change."""
-    from safetensors.torch import save
     from torch import Tensor, from_numpy
-
-    from cxr.resume import file_sha256
 
     classifier, weights = make_classifier(NETWORK), dict[str, Tensor]()
     for number, (name, value) in enumerate(classifier.net.state_dict().items()):
@@ -123,18 +117,4 @@ def write_reference_model(folder: Path) -> None:
         spread = (24 * len(value) / value.numel()) ** 0.5 if value.ndim > 1 else 0.2  # variance 2 / fan-in (He et al. 2015)
         made = spread * centred + (value.ndim == 1 and name.endswith(("weight", "running_var")))
         weights[name] = from_numpy(made.astype(np.float32).reshape(tuple(value.shape)))
-    (folder / WEIGHTS).write_bytes(save(weights))
-    facts: dict[str, Any] = {
-        "package_version": cxr.__version__,
-        "findings": NETWORK["findings"],
-        "image_size": IMAGE_SIZE,
-        "store_size": STORE_SIZE,
-        "reading": {"fit": "pad", "dicom_window": "voi"},
-        "precision": "32-true",
-        "operating": {"rule": None, "points": {}},
-        "calibration": {},
-        "checkpoint_sha256": "",
-        "network": NETWORK,
-        "weights_sha256": file_sha256(folder / WEIGHTS),
-    }
-    (folder / FACTS).write_text(json.dumps(facts))
+    write_bare(folder, NETWORK, weights, store_size=STORE_SIZE)

@@ -25,7 +25,7 @@ from cxr.run.trained import Trained, read_trained
 if TYPE_CHECKING:
     import torch
 
-    from cxr.data.decode import DecodeError
+    from cxr.data.png import DecodeError
     from cxr.data.store import Film
 
 log = logging.getLogger(__name__)
@@ -334,9 +334,8 @@ def _batch(predictor: Predictor, batch: "Sequence[tuple[Film, np.ndarray | Decod
     logits = np.zeros((len(batch), len(predictor.findings)), np.float32)
     if is_read.any():
         logits[is_read] = predictor.logits(np.stack([result for _, result in batch if isinstance(result, np.ndarray)])).cpu().numpy()
-    for (film, _), bad in zip(batch, ~np.isfinite(logits).all(axis=1), strict=True):
-        if bad:
-            raise RunError(f"{film.source}: the network gives no finite number of it")
+    if (bad := np.flatnonzero(~np.isfinite(logits).all(axis=1))).size:
+        raise RunError(f"{batch[bad[0]][0].source}: the network gives no finite number of it")
     columns = predictor.columns(logits)
     if heat_maps:
         for (film, result), values, calls in zip(batch, logits, _called(predictor, columns, len(batch)), strict=True):

@@ -176,3 +176,31 @@ def _read_exported(folder: Path) -> Trained:
     if not is_whole:
         raise RunError(f"{folder}/{WEIGHTS} is not what was exported with {FACTS}: its sha256 differs; export the run again")
     return Trained(facts, weights, None, folder)
+
+
+def write_bare(folder: Path, network: Mapping[str, Any], weights: "Mapping[str, torch.Tensor]", *, store_size: int) -> None:
+    """An exported folder of a network that no run has trained, without thresholds, calibration, graph and card.
+
+    Args:
+        folder: that is there.
+        network: what a Classifier is made of.
+        weights: of its network, by name.
+        store_size: side of a stored film in pixels.
+    """
+    from safetensors.torch import save
+
+    (folder / WEIGHTS).write_bytes(save({name: value.contiguous() for name, value in weights.items()}))
+    facts = {
+        "package_version": cxr.__version__,
+        "findings": network["findings"],
+        "image_size": network["image_size"],
+        "store_size": store_size,
+        "reading": {"fit": "pad", "dicom_window": "voi"},
+        "precision": "32-true",
+        "operating": {"rule": None, "points": {}},
+        "calibration": {},
+        "checkpoint_sha256": "",
+        "network": dict(network),
+        "weights_sha256": file_sha256(folder / WEIGHTS),
+    }
+    (folder / FACTS).write_text(json.dumps(facts))
