@@ -9,7 +9,6 @@ import torch
 from cxr.benchmark.command import BenchmarkError, Settings
 from cxr.benchmark.films import film_paths
 from cxr.benchmark.measure import Case, Contest, hold
-from cxr.cohort.findings import NIH_FINDINGS
 from cxr.report.film_table import FilmTable
 from cxr.run.checking import NETWORK
 from cxr.run.predicting import Predictor, predicted
@@ -33,7 +32,7 @@ def _contest(model: str, films: dict[str, Path], folder: Path, device: str) -> C
     if not pixels.isdigit():
         raise BenchmarkError(f"models={model}: name@pixels, as in {DEFAULT}")
     torch.manual_seed(0)
-    network = {**NETWORK, "findings": list(NIH_FINDINGS), "image_size": int(pixels), "model": {**NETWORK["model"], "name": name}}
+    network = {**NETWORK, "image_size": int(pixels), "model": {**NETWORK["model"], "name": name}}
     write_bare(folder, network, make_classifier(network).net.state_dict(), store_size=round(int(pixels) * 8 / 7))
     predictor = Predictor(folder, accelerator={"cuda": "gpu"}.get(device, device))
     batch = torch.randint(0, 256, (min(BATCH, len(films)), 1, predictor.store_size, predictor.store_size), dtype=torch.uint8, device=predictor.device)

@@ -26,6 +26,8 @@ FACTS, WEIGHTS = "config.json", "model.safetensors"
 # the set whose thresholds and recalibration are those of the model's own findings: of text-mined labels, from nih_val
 OWN_SET = "nih_test"
 NO_REPORT = "the run has no report"
+# what a Classifier is made of, without what only a training needs and has a default
+NETWORK = ("findings", "monitored", "prevalence", "model", "loss", "optim", "image_size", "seed")
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,11 @@ def _read_run(folder: Path, checkpoint: Path) -> Trained:
         report = read_finished(folder).report
         if predictions.is_file() and read_predictions(predictions, splits=("val",)).metadata["checkpoint_sha256"] != sha256:
             raise RunError(f"{folder}/{REPORT} is of another checkpoint than {checkpoint}: what it fixed would be wrong for this one")
-    network = {key: value for key, value in content["hyper_parameters"].items() if key in NETWORK}
+    try:
+        network = {key: content["hyper_parameters"][key] for key in NETWORK}
+        fixed = fixed_on_validation(report, network["findings"]) if report else {}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{folder}: its checkpoint or its report says nothing of {error}: made by another version, or damaged") from error
     classifier, reading = make_classifier(network), Reading(fit=data.fit.value, dicom_window=data.dicom_window.value)
     facts = {
         "package_version": cxr.__version__,
@@ -121,13 +127,9 @@ def _read_run(folder: Path, checkpoint: Path) -> Trained:
         "checkpoint_sha256": sha256,
         "network": network,
     }
-    if report:
-        facts |= fixed_on_validation(report, network["findings"])
-    return Trained(facts, {name.removeprefix("net."): value for name, value in content["state_dict"].items() if name.startswith("net.")}, report, folder)
-
-
-# what a Classifier is made of, without what only a training needs and has a default
-NETWORK = ("findings", "monitored", "prevalence", "model", "loss", "optim", "image_size", "seed")
+    return Trained(
+        facts | fixed, {name.removeprefix("net."): value for name, value in content["state_dict"].items() if name.startswith("net.")}, report, folder
+    )
 
 
 def fixed_on_validation(report: Mapping[str, Any], findings: list[str]) -> dict[str, Any]:
