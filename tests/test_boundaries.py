@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "model": {"stats", "atomic"},
     "explain": {"model", "data"},
     "report": {"cohort", "stats", "atomic"},
-    "run": {*ROOMS, "explain", "sources", "mini", "config", "tracking", "atomic", "failures", "job", "resume", "trials"},
+    "run": {*ROOMS, "dicom", "explain", "sources", "mini", "config", "tracking", "atomic", "failures", "job", "resume", "trials"},
     "trials": {"config", "dicom", "data", "cohort", "mini", "model", "report", "resume", "tracking"},
     "benchmark": {"dicom", "data", "model", "stats", "report", "run"},
 }

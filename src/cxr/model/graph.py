@@ -1,5 +1,6 @@
 """A classifier as an ONNX graph: stored films in, scores out, everything between them inside."""
 
+import logging
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUT, OUTPUTS = "film", ("score", "logit")
+# that tell of every node they fold
+TALKERS = ("onnxscript", "onnx_ir", "torch.onnx", "torch.export")
 
 
 class GraphError(ValueError):
@@ -46,6 +49,8 @@ def write_graph(path: Path, classifier: Classifier, *, store_size: int) -> None:
     """
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise GraphError(f"ONNX needs {', '.join(missing)}, which is not installed: pip install -e '.[export]' (in the project's folder)")
+    for name in TALKERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     films = torch.zeros((2, 1, store_size, store_size), dtype=torch.uint8)
     try:
         with warnings.catch_warnings():

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 # what a folder is searched for
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 # films of a part: what a kill costs at most
-PART = 1024
+PART = 512
 SAY_EVERY_S = 10.0
 
 
