@@ -248,6 +248,26 @@ def test_one_film_for_whoever_shows_it(finished_run: Path, films: Path, known: p
     assert predictor.centre(predictor.read(path)).shape == (predictor.image_size,) * 2
 
 
+def test_heat_maps_lie_beside_the_table_one_for_each_call(exported: Path, films: Path, tmp_path: Path) -> None:
+    predict(exported, str(films / "further"), tmp_path / "told.csv", heat_maps=True)
+    table = pd.read_csv(tmp_path / "told.csv").set_index("image_id").filter(like="call_")
+    called = {f"{image_id}.{column.removeprefix('call_')}.png" for image_id, row in table.iterrows() for column, call in row.items() if call}
+    drawn = tmp_path / "told.csv.heat_maps"
+    assert {path.name for path in drawn.iterdir()} == called
+    assert called
+
+    predictor, name = Predictor(exported, accelerator="cpu"), min(called)
+    image_id, finding, _ = name.rsplit(".", 2)
+    told = {each.finding: each for each in predictor.predict(films / "further" / image_id, heat_maps=[finding])}
+    heat = told[finding].heat
+    assert heat is not None
+    assert heat.shape == (64, 64)
+    assert sum(each.heat is not None for each in told.values()) == 1
+    film, picture = predictor.centre(predictor.read(films / "further" / image_id)), cv2.imread(str(drawn / name))
+    cold = heat == 0
+    np.testing.assert_array_equal(picture[cold], np.repeat(film[cold][:, None], 3, axis=1))  # where nothing speaks for it, the film itself
+
+
 # --- export -----------------------------------------------------------------------------------------------------------------------------------------
 
 

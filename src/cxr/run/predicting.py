@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from glob import glob, has_magic
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,12 +111,19 @@ class Predictor:
         return logits
 
     def heat_maps(self, films: np.ndarray, findings: Sequence[str]) -> np.ndarray:
-        """(B, store_size, store_size) uint8 to (B, len(findings), image_size, image_size) float32 in [0, 1], on the centre that the network sees."""
+        """(B, store_size, store_size) uint8 to (B, len(findings), image_size, image_size) float32 in [0, 1], on the centre that the network sees.
+
+        Raises:
+            RunError: the package that makes them is not installed.
+            HeatMapError: no heat map can be made of this network.
+        """
         import torch
 
+        if find_spec("pytorch_grad_cam") is None:
+            raise RunError("heat maps need grad-cam, which is not installed: pip install -e '.[explain]' (in the project's folder)")
         from cxr.explain.heatmaps import HeatMaps
 
-        self._heat_maps = self._heat_maps or HeatMaps(self.model, method="auto")
+        self._heat_maps = self._heat_maps or HeatMaps(self.model)
         columns = [self.findings.index(finding) for finding in findings]
         maps: np.ndarray = self._heat_maps.maps(torch.from_numpy(films)[:, None].to(self.device), columns)
         return maps
@@ -242,6 +250,8 @@ def predict(config: PredictConfig) -> None:
     films = find_films(config.images, without=overlays)
     predictor = Predictor(config.checkpoint, accelerator=config.accelerator)
     log.info("%d films, %s", len(films), in_words(predictor))
+    if config.heat_maps:  # or says now why it makes none
+        predictor.heat_maps(np.zeros((1, predictor.store_size, predictor.store_size), np.uint8), predictor.findings[:1])
     facts = predictor.trained.facts
     identity = {
         "checkpoint_sha256": facts["checkpoint_sha256"],
