@@ -50,6 +50,7 @@ ONLY_IN = {
     "isal": {"data", "benchmark"},
     "pydicom": {"dicom", "sources"},
     "optuna": {"run"},
+    "gradio": {"run"},
     "pytorch_grad_cam": {"explain"},
     "onnxruntime": {"model"},
     "google": {"sources"},

@@ -476,6 +476,16 @@ class PredictConfig:
 
 
 @dataclass
+class PageConfig:
+    """What scripts/page.py takes."""
+
+    checkpoint: str = key(MISSING, "a run folder, its checkpoints/best.ckpt, or what scripts/export.py wrote")
+    accelerator: str = key("auto", "auto, cpu or gpu")
+    host: str = key("127.0.0.1", "address to listen on; any other than this lets other machines in, without a password")
+    port: int = key(7860, "to listen on")
+
+
+@dataclass
 class ExportConfig:
     """What scripts/export.py takes."""
 
@@ -539,6 +549,7 @@ RANGES = {
     "data.store_size": (16, 4096),
     "data.batch_size": (1, 2**20),
     "batch_size": (1, 2**20),
+    "port": (1, 65535),
     "data.num_workers": (0, 1024),
     "model.drop_rate": (0, 0.99),
     "model.drop_path_rate": (0, 0.99),
