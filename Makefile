@@ -1,6 +1,7 @@
 # make demo   install, then train, predict and report on the miniature
 # make test   install if needed, then every test
 # make test-slurm   of these, the training under a real SLURM, which is started and stopped (Debian: slurm-wlm, munge)
+# make docs   the documentation, into outputs/docs/index.html
 # make peers  install what scripts/benchmark.py compares with
 
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
@@ -8,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slurm install check lock peers
+.PHONY: demo test test-slurm install check docs lock peers
 
 demo: install
 	$(VENV)/bin/python train.py experiment=demo
@@ -38,6 +39,9 @@ check: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
 
 # after a change of dependencies in pyproject.toml
 COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev

@@ -9,7 +9,7 @@ import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -797,22 +797,29 @@ def help_text(doc: str, schema: type) -> str:
     names = {item.name for item in fields(schema)} | ({"experiment"} if issubclass(schema, Config) else set())
     lines += [f"  {group:<12}{', '.join(found)}" for group, found in sorted(options.items()) if group in names]
     lines += ["", "Keys (key=value), with their defaults before any option is chosen:"]
+    for name, default, told in explained(schema):
+        lines += textwrap.wrap(f"{name}={default}".ljust(46) + "  " + told, 150, initial_indent="  ", subsequent_indent=" " * 50)
+    lines += ["", "The run folder is hydra.run.dir. A grid of runs: train.py -m key=1,2,3. The composed config without running: --cfg job --resolve."]
+    return "\n".join(lines)
+
+
+def explained(schema: type) -> Iterator[tuple[str, str, str]]:
+    """Every key: its dotted name, its default before any option is chosen, and what it means."""
     for item in fields(schema):
         variants = VARIANTS.get(item.name) or ([item.type] if is_dataclass(item.type) else [])
         if not variants:
-            lines += _help_line(item.name, item)
+            yield item.name, _default(item), item.metadata["help"]
         told = set[str]()
         for kind in variants:
             for sub in fields(kind):
                 if sub.name not in told and "help" in sub.metadata:
                     told |= {sub.name} if sub.name != "name" else set()
-                    lines += _help_line(f"{item.name}.{sub.name}", sub)
-    lines += ["", "The run folder is hydra.run.dir. A grid of runs: train.py -m key=1,2,3. The composed config without running: --cfg job --resolve."]
-    return "\n".join(lines)
+                    yield f"{item.name}.{sub.name}", _default(sub), sub.metadata["help"]
 
 
-def _help_line(name: str, item: Any) -> list[str]:
+def _default(item: Any) -> str:
     default = item.default_factory() if callable(item.default_factory) else item.default
+    if is_dataclass(default):
+        return "none"
     shown = "required" if default == MISSING else "null" if default is None else default.name if isinstance(default, Enum) else str(default)
-    shown = shown.removeprefix(f"{PROJECT}/")
-    return textwrap.wrap(f"{name}={shown}".ljust(46) + "  " + item.metadata["help"], 150, initial_indent="  ", subsequent_indent=" " * 50)
+    return shown.removeprefix(f"{PROJECT}/")
