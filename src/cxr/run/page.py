@@ -19,7 +19,7 @@ from cxr.run.predicting import Predictor, Told, in_words
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
-HEADER = ("Finding", "Score", "Probability", "Call from a score of", "Call")
+HEADER = ("Finding", "Score", "Probability", "Threshold", "Call")
 WIDTHS = ("28%", "15%", "20%", "22%", "15%")
 SIDE = 448  # of the shown film, pixels
 NOT_A_DEVICE = "**Not a medical device.** For research: what stands here must not decide about a person."
@@ -103,7 +103,7 @@ def told(predictor: Predictor, path: str | None, finding: str) -> tuple[np.ndarr
     """
     import cv2
 
-    from cxr.data.decode import DecodeError
+    from cxr.data.png import DecodeError
     from cxr.dicom import MissingPackageError
     from cxr.explain.drawing import overlay
 
@@ -160,7 +160,7 @@ def caveats(predictor: Predictor) -> str:
         if macro and name != "nih_val":
             lines.append(
                 f"Mean AUROC on {name}: {macro['value']:.3f} [{macro['lo']:.3f}, {macro['hi']:.3f}], "
-                f"{len(part['macro']['findings'])} findings, {part['n_images']:,} films."
+                f"findings: {len(part['macro']['findings'])}, films: {part['n_images']:,}."
             )
     lines.append(f"Data {protocol.get('data', 'unknown')}, seed {protocol.get('seed', 'unknown')}, checkpoint {facts['checkpoint_sha256'][:12] or 'unknown'}.")
     return "### Before you believe it\n\n" + "\n".join(f"- {line}" for line in lines)
