@@ -39,14 +39,3 @@ def finished_run(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     (folder / "console.txt").write_text(done.stdout)
     return folder
-
-
-@pytest.fixture(scope="session")
-def sharp_run(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo on films of twice its size, on which a nodule has eight pixels and not four: what can be pointed at."""
-    folder = tmp_path_factory.mktemp("sharp")
-    place = (f"data.root={mini}", f"data.store_dir={mini.parent / 'stores'}", f"hydra.run.dir={folder}")
-    fast = ("report.draws=100", "report.reader_draws=100", "data.expert_labels=null", "logger.mode=disabled")
-    done = call("train.py", "experiment=demo", "data.image_size=128", *fast, *place, seconds=900)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
