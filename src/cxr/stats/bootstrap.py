@@ -249,7 +249,7 @@ def bootstrap_between_groups(
     >>> scores, positive = np.arange(40.0), np.arange(40) >= 20
     >>> perfect = lambda weights: auroc(scores, positive, weights)
     >>> same = bootstrap_between_groups(perfect, perfect, np.arange(40), n_deciding=(20, 20), n_draws=9, seed=0)
-    >>> [round(number, 3) for number in same]
+    >>> [round(float(number), 3) for number in same]
     [0.0, -0.161, 0.161]
     """
     whole = np.ones((1, len(patients)))
