@@ -1,6 +1,8 @@
 """What tests share: the real material, the miniature, and one finished run of the real command on it."""
 
+import fcntl
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the entry points do, before torch is loaded
@@ -32,10 +34,23 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished_run(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of the demo, run by the real command from another folder than the project's."""
+def finished_run(mini: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The run folder of the demo, run by the real command from another folder than the project's; of two processes that test side by side one makes it."""
     folder = tmp_path_factory.mktemp("run")
-    done = call("train.py", "experiment=demo", f"data.root={mini}", f"data.store_dir={mini.parent / 'stores'}", f"hydra.run.dir={folder}", cwd=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (folder / "console.txt").write_text(done.stdout)
+    shared = folder if worker_id == "master" else tmp_path_factory.getbasetemp().parent / "finished_run"
+    with (shared.parent / "finished_run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "console.txt").exists():
+            shared.mkdir(exist_ok=True)
+            places = (f"data.root={mini}", f"data.store_dir={mini.parent / 'stores'}", f"hydra.run.dir={shared}")
+            done = call("train.py", "experiment=demo", "report.draws=300", "report.reader_draws=300", *places, cwd=shared)
+            assert done.returncode == 0, done.stdout + done.stderr
+            (shared / "console.txt").write_text(done.stdout)
+    if shared != folder:
+        shutil.copytree(shared, folder, symlinks=True, dirs_exist_ok=True)
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start trainings first, so that at the end no process waits for another's last long file."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
