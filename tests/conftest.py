@@ -48,6 +48,8 @@ def finished_run(mini: Path, tmp_path_factory: pytest.TempPathFactory, worker_id
             (shared / "console.txt").write_text(done.stdout)
     if shared != folder:
         shutil.copytree(shared, folder, symlinks=True, dirs_exist_ok=True)
+        console = folder / "console.txt"
+        console.write_text(console.read_text().replace(str(shared), str(folder)))
     return folder
 
 
