@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -169,18 +170,18 @@ def persist(attempt: Callable[[], T], patience: Patience, stop: Stop) -> T:
     return attempt()
 
 
-class Fetcher:
+class Fetcher(ABC):
     """What a source has to know of itself.
 
     `is_whole` looks at a file that lies there; `fetch` brings one to `wanted.part`, whole and checked, and calls `received` with the number of bytes of each
     piece, which raises when it is time to stop.
     """
 
-    def is_whole(self, wanted: Wanted) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def is_whole(self, wanted: Wanted) -> bool: ...
 
-    def fetch(self, wanted: Wanted, received: Callable[[int], None]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def fetch(self, wanted: Wanted, received: Callable[[int], None]) -> None: ...
 
 
 def fetch_all(wanted: Sequence[Wanted], source: Fetcher, *, workers: int, patience: Patience, stop: Stop) -> Outcome:
