@@ -15,7 +15,7 @@ demo: install
 	$(VENV)/bin/python train.py experiment=demo
 
 test: install
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slurm: install
 	CXR_REQUIRE_REAL=1 $(VENV)/bin/python -m pytest tests/test_slurm.py

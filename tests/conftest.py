@@ -7,6 +7,8 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the entry points do, before torch is loaded
 os.environ["WANDB_MODE"] = "offline"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are taken by the other tests
 
 import pytest
 from commands import absent, call
@@ -53,6 +55,11 @@ def finished_run(mini: Path, tmp_path_factory: pytest.TempPathFactory, worker_id
     return folder
 
 
+# one process may make the finished run while the other does without it; and at the end none waits for another's last long file
+LONGEST = ("resume", "train", "faults", "slurm", "several_processes", "wandb_server", "predicting", "comparing", "sweeping", "seeding", "multirun", "sources")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that start trainings first, so that at the end no process waits for another's last long file."""
-    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+    """The longest files first, then the others that start commands."""
+    place = {f"test_{name}.py": k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (place.get(item.path.name, len(place)) if item.path.parent == Path(__file__).parent else len(place) + 1))

@@ -84,20 +84,3 @@ def test_what_cannot_be_compared_is_one_line_and_looks_at_nothing(tmp_path: Path
     (torn / "predictions.parquet").unlink()
     assert "predictions.parquet" in refused(one, torn)
     assert (one / "looks.jsonl").read_bytes() == looks
-
-
-def test_an_ensemble_is_a_run_like_any_other(tmp_path: Path, twice: tuple[Path, Path]) -> None:
-    """Of a run and its copy it is that run again, but for the rounding of a mean."""
-    folder = tmp_path / "ensemble"
-    done = call("scripts/ensemble.py", f"runs=[{','.join(map(str, twice))}]", f"hydra.run.dir={folder}")
-    assert done.returncode == 0, done.stderr
-    report, of_one = (json.loads((run / "report/report.json").read_text()) for run in (folder, twice[0]))
-    assert report["protocol"]["members"] == [f"{run.parent.name}/{run.name}" for run in twice]
-    for name, part in of_one["reference_sets"].items():
-        for finding, row in part["findings"].items():
-            if row["auroc"]:
-                assert report["reference_sets"][name]["findings"][finding]["auroc"]["value"] == pytest.approx(row["auroc"]["value"], abs=2e-3)
-    done = compare(tmp_path / "comparison", twice[0], folder)
-    assert done.returncode == 0, done.stderr
-    assert len(json.loads((tmp_path / "comparison/compare.json").read_text())["candidates"]) == 2
-    assert call("scripts/evaluate.py", f"run={folder}", f"hydra.run.dir={tmp_path / 'evaluate'}").returncode == 0

@@ -81,7 +81,7 @@ def test_without_films_the_store_is_enough_and_without_both_it_is_said(mini: Pat
     run = again(root=str(bare))
     assert attempt(run)["n_boxes"] == 120
     text = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(text.replace(str(mini.parent / "stores"), str(tmp_path / "elsewhere")))
+    (run / "config.yaml").write_text(re.sub(r"^  store_dir: .*$", f"  store_dir: {tmp_path / 'elsewhere'}", text, flags=re.MULTILINE))
     with pytest.raises(RunError, match=r"no image was found in .*bare.*and no image store at"):
         attempt(run)
 

@@ -61,6 +61,12 @@ def _has_key() -> bool:
     return any(word == "machine" and name == host for word, name in pairwise(machines))
 
 
+def load() -> None:
+    """Imports wandb before torch, in a second: after it, the same takes three times as long, for wandb searches all modules there are; and timm imports it anyway."""
+    with suppress(ImportError):
+        import wandb  # noqa: F401
+
+
 def announce(mode: str) -> None:
     """The one line that says where the run is logged."""
     told = {

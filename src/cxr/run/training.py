@@ -46,6 +46,7 @@ def train(config: Config) -> None:
 
     from cxr.model.interruption import Interrupted, StopRequest
 
+    tracking.load()
     hydra = HydraConfig.get()
     _refuse_sweep_of_processes(config.trainer, hydra.mode)
     job = _find_job(config.trainer)
