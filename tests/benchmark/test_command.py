@@ -45,8 +45,9 @@ def test_a_stage_leaves_its_figures_tables_and_picture(tmp_path: Path, stage: st
     assert not absent or not all(map(find_spec, PEERS)), absent
 
 
-def test_the_step_stage_measures_training_against_a_resident_batch(tmp_path: Path) -> None:
-    done = call("scripts/benchmark.py", "stage=step", "rounds=1", "size=0.1", "device=cpu", "models=test_resnet@32", f"folder={tmp_path / 'run'}")
+@pytest.mark.parametrize("stage", ["step", "predict"])
+def test_a_network_is_held_against_its_bare_step(tmp_path: Path, stage: str) -> None:
+    done = call("scripts/benchmark.py", f"stage={stage}", "rounds=1", "size=0.1", "device=cpu", "models=test_resnet@32", f"folder={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     (result,) = json.loads((tmp_path / "run" / "benchmark.json").read_text())["results"]
     assert {case["role"] for case in result["cases"]} == {"ours", "limit"}

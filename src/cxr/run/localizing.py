@@ -78,16 +78,11 @@ def _heat_maps(checkpoint: Path, config: LocalizeConfig) -> "HeatMaps":
     import torch
 
     from cxr.explain.heatmaps import HeatMaps
-    from cxr.model.checkpoint import read_checkpoint
-    from cxr.model.classifier import Classifier
+    from cxr.model.classifier import load_classifier
 
     if config.accelerator == "gpu" and not torch.cuda.is_available():
         raise RunError("accelerator=gpu: torch sees no GPU here; accelerator=cpu goes without")
-    content = read_checkpoint(checkpoint)
-    settings = content["hyper_parameters"]
-    settings["model"]["compile"] = False  # what is compiled has no layers to look into
-    classifier = Classifier(**settings)
-    classifier.load_state_dict(content["state_dict"])
+    classifier = load_classifier(checkpoint, may_compile=False)
     classifier.to("cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     return HeatMaps(classifier, method=config.method)
 
