@@ -62,4 +62,4 @@ LONGEST = ("resume", "train", "faults", "slurm", "several_processes", "wandb_ser
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, then the others that start commands."""
     place = {f"test_{name}.py": k for k, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: (place.get(item.path.name, len(place)) if item.path.parent == Path(__file__).parent else len(place) + 1))
+    items.sort(key=lambda item: place.get(item.path.name, len(place)) if item.path.parent == Path(__file__).parent else len(place) + 1)

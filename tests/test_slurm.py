@@ -16,6 +16,7 @@ from cxr.trials.torture import same_training
 EPOCHS = 8
 SETTINGS = [
     f"trainer.max_epochs={EPOCHS}",
+    "model.refit_c=0.001",
     "data.image_size=32",
     "data.batch_size=160",
     "data.num_workers=0",

@@ -143,6 +143,9 @@ class Model:
     drop_path_rate: float = key(0.0, "stochastic depth, probability")
     freeze_epochs: int = key(0, "epochs at the start in which only the last layer learns")
     ema_decay: float = key(0.0, "exponential moving average of the weights, per step, warmed up; 0 is none")
+    refit_c: float = key(
+        0.0, "the last layer is made again on the best epoch's features, by ridge logistic regression of this inverse strength (scikit-learn's C); 0: it stays"
+    )
     channels_last: bool = key(True, "memory layout of convolutions")
     compile: bool = key(False, "torch.compile: minutes of warm-up, then faster")
 
@@ -555,6 +558,7 @@ RANGES = {
     "model.drop_path_rate": (0, 0.99),
     "model.ema_decay": (0, 0.999999),
     "model.freeze_epochs": (0, 10**6),
+    "model.refit_c": (0, 1e6),
     "augment.affine_p": (0, 1),
     "augment.scale": (0, 0.9),
     "augment.translate": (0, 0.9),

@@ -62,7 +62,7 @@ def _has_key() -> bool:
 
 
 def load() -> None:
-    """Imports wandb before torch, in a second: after it, the same takes three times as long, for wandb searches all modules there are; and timm imports it anyway."""
+    """Imports wandb before torch: after it, the same takes three times as long, for wandb searches all modules there are. timm imports it in any case."""
     with suppress(ImportError):
         import wandb  # noqa: F401
 

@@ -101,9 +101,13 @@ def set_prevalence(net: nn.Module, prevalence: torch.Tensor) -> None:
         net: from `create_backbone`.
         prevalence: (F,) of the training films.
     """
-    head = net.get_classifier()
-    linear = next((layer for layer in head.modules() if isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is not None), None)
+    linear = last_layer(net)
     if linear is None or linear.bias.shape != prevalence.shape:
         raise WeightsError(f"the last layer of {type(net).__name__} has no bias per finding to start at the prevalence")
     with torch.no_grad():
         linear.bias.copy_(torch.logit(prevalence.clamp(1e-3, 1 - 1e-3)))
+
+
+def last_layer(net: nn.Module) -> nn.Linear | nn.Conv2d | None:
+    """The layer that makes logits of features; None where it has no bias."""
+    return next((layer for layer in net.get_classifier().modules() if isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is not None), None)

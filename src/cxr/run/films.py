@@ -47,22 +47,27 @@ def make_features(run_dir: Path, predictions: Predictions, store_folder: Path, *
     Raises:
         RunError: the checkpoint, or a film, is not there.
     """
+    network = _open(run_dir, predictions, store_folder, accelerator, "report.shortcuts")
+    films, rows = _all_rows(network.store, predictions.table)
+    log.info("Features of %d films", len(rows))
+    features, image_ids = features_of(network.classifier, network.store, rows), films.image_id.to_numpy()
+    write_features(run_dir / FILE, image_ids, features, checkpoint_sha256=predictions.metadata["checkpoint_sha256"])
+    return pd.DataFrame(features, index=pd.Index(image_ids, name="image_id"))
+
+
+def features_of(classifier: "Classifier", store: "Store", rows: np.ndarray) -> np.ndarray:
+    """(N, D) float32: what the last layer is given of each of the store's rows, on the classifier's device, its films as they are."""
     import torch
 
     from cxr.data.dataset import EvalLoader, FilmDataset
 
-    network = _open(run_dir, predictions, store_folder, accelerator, "report.shortcuts")
-    films, rows = _all_rows(network.store, predictions.table)
-    loader = EvalLoader(FilmDataset(network.store, rows, np.empty((len(rows), 0), np.float32), image_size=network.side), batch_size=BATCH)
-    log.info("Features of %d films", len(rows))
+    loader = EvalLoader(FilmDataset(store, rows, np.empty((len(rows), 0), np.float32), image_size=classifier.hparams["image_size"]), batch_size=BATCH)
     with torch.inference_mode():
         batches = [
-            network.classifier.features(batch["image"].to(network.classifier.device)).cpu().numpy()
+            classifier.features(batch["image"].to(classifier.device)).cpu().numpy()
             for batch in tqdm(loader, "features", unit="batch", disable=None, leave=False)
         ]
-    features, image_ids = np.concatenate(batches), films.image_id.to_numpy()
-    write_features(run_dir / FILE, image_ids, features, checkpoint_sha256=predictions.metadata["checkpoint_sha256"])
-    return pd.DataFrame(features, index=pd.Index(image_ids, name="image_id"))
+    return np.concatenate(batches)
 
 
 def make_gallery(
