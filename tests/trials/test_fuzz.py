@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cxr.trials.fuzz import Reader, WrongError, fuzz, spoiled_input, summary, try_one
+from cxr.trials.fuzz import fuzz, spoiled_input, summary, try_one
+from cxr.trials.fuzz_readers import Reader, WrongError
 
 
 def test_no_spoiled_file_makes_a_reader_fail(tmp_path: Path) -> None:
