@@ -92,8 +92,6 @@ def _read_labels(path: Path) -> tuple[pd.DataFrame, str]:
     table = read_table(path)
     columns = ["Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender", "View Position"]
     require_columns(table, columns, path)
-    if table.empty:
-        raise LabelError(f"{path}: no row under its header")
     image, findings, follow_up, patient, age, sex, view = (table[column].str.strip() for column in columns)
 
     refuse_rows(image.duplicated(), image, path, "an image that was not named before")
