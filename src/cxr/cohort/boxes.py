@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cxr.cohort.catalogue import Catalogue
-from cxr.cohort.findings import NIH_FINDINGS, LabelError, read_table, refuse_rows, require_columns
+from cxr.cohort.findings import NIH_FINDINGS, read_table, refuse_rows, require_columns
 
 BOX_FILE = "BBox_List_2017.csv"
 # the films as NIH ships them are squares of so many pixels, and the boxes are told in these, whatever the size of the file at hand

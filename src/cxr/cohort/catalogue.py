@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr.cohort.findings import LabelError, parse_finding_lists, read_table, read_text, refuse_rows, require_columns
+from cxr.cohort.findings import parse_finding_lists, read_table, read_text, refuse_rows, require_columns
 from cxr.dicom import SUFFIXES
 
 # newest first: the release used where several lie in one folder

@@ -11,7 +11,7 @@ import tempfile
 import traceback
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +85,10 @@ def spoil(content: bytes, rng: np.random.Generator) -> bytes:
 # --- the trial --------------------------------------------------------------------------------------------------------------------------------------
 
 
-def fuzz(folder: Path, *, n_inputs: int, seed: int, n_processes: int, real: Path | None = None) -> dict[str, Outcome]:
+More = Callable[[Path], list[Reader]]
+
+
+def fuzz(folder: Path, *, n_inputs: int, seed: int, n_processes: int, real: Path | None = None, more: More | None = None) -> dict[str, Outcome]:
     """Spoils and reads so many files, shared evenly among the readers.
 
     Args:
@@ -94,16 +97,17 @@ def fuzz(folder: Path, *, n_inputs: int, seed: int, n_processes: int, real: Path
         seed: of the spoiling: input i of a reader is a function of (seed, reader, i).
         n_processes: side by side.
         real: see `readers`.
+        more: further readers, whose sound files go into a folder; a function of a module, for it goes to other processes.
     """
     (folder / "failures").mkdir(parents=True)
-    names = [reader.name for reader in readers(folder, real)]
+    mini = folder / "mini"
+    names = [reader.name for reader in _all_readers(folder, mini, real, more)]
     each = -(-n_inputs // len(names))
     pieces = [(name, start, min(start + 50, each)) for start in range(0, each, 50) for name in names]
     outcomes = {name: Outcome() for name in names}
-    shutil.rmtree(folder / "mini")
     with (
         ProcessPoolExecutor(
-            n_processes, multiprocessing.get_context("spawn"), initializer=_prepare_process, initargs=(real, seed, folder / "failures")
+            n_processes, multiprocessing.get_context("spawn"), initializer=_prepare_process, initargs=(mini, real, more, seed, folder / "failures")
         ) as pool,
         tqdm(total=each * len(names), desc="reading spoiled files", unit="file", disable=None) as bar,
     ):
@@ -113,6 +117,7 @@ def fuzz(folder: Path, *, n_inputs: int, seed: int, n_processes: int, real: Path
             total.failures += found.failures
             total.said += found.said
             bar.update(stop - start)
+    shutil.rmtree(mini)
     return outcomes
 
 
@@ -120,11 +125,19 @@ _readers: dict[str, Reader] = {}
 _place: tuple[int, Path] = (0, Path())
 
 
-def _prepare_process(real: Path | None, seed: int, failures: Path) -> None:
+def _all_readers(folder: Path, mini: Path, real: Path | None, more: More | None) -> list[Reader]:
+    found = readers(folder, mini, real)
+    if more:
+        (folder / "more").mkdir()
+        found += more(folder / "more")
+    return found
+
+
+def _prepare_process(mini: Path, real: Path | None, more: More | None, seed: int, failures: Path) -> None:
     global _place
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as temporary:
-        _readers.update({reader.name: reader for reader in readers(Path(temporary), real)})
+        _readers.update({reader.name: reader for reader in _all_readers(Path(temporary), mini, real, more)})
     _place = seed, failures
     size = int(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmSize"))) * 1024
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))

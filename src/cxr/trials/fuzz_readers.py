@@ -67,14 +67,14 @@ class Reader:
     mend: Callable[[bytes], bytes] | None = None
 
 
-def readers(folder: Path, real: Path | None) -> list[Reader]:
+def readers(folder: Path, mini: Path, real: Path | None) -> list[Reader]:
     """All kinds, with sound files to spoil.
 
     Args:
-        folder: for the miniature and what is made of it.
+        folder: for what is made of the miniature.
+        mini: the miniature, which is drawn if it is not there.
         real: a folder with data/cxr14_1024 and data/google_expert_labels, whose beginnings are spoiled too.
     """
-    mini = folder / "mini"
     write_miniature(mini, progress=False)
     found = [_labels("labels", _some_labels(mini, 150)), _experts("expert labels", _some_experts(mini / "expert_labels", 60))]
     found += [_films("films", {path.name: path.read_bytes() for path in sorted((mini / "images").iterdir())[:12]})]
@@ -623,14 +623,14 @@ def _run_folder(folder: Path) -> Reader:
         Config, {"data": {"name": "mini", "root": "mini"}, "model": {"name": "test_resnet"}, "loss": {"name": "focal"}, "optim": {"name": "adamw"}}
     )
     (folder / "run").mkdir()
-    resume.begin(folder / "run", _plain(config), choices={"data": "mini"}, commit=None)
+    resume.begin(folder / "run", plain_values(config), choices={"data": "mini"}, commit=None)
     files = {name: (folder / "run" / name).read_bytes() for name in (resume.CONFIG, resume.RUN)}
 
     def read(at: Path) -> Any:
         return from_plain(Config, resume.read(at)[0])
 
     def check(file: str, content: bytes, read: Any) -> None:
-        _contains(_plain(read), yaml.safe_load(content if file == resume.CONFIG else files[resume.CONFIG]))
+        _contains(plain_values(read), yaml.safe_load(content if file == resume.CONFIG else files[resume.CONFIG]))
 
     return Reader("run folder", files, read, check)
 
@@ -664,7 +664,7 @@ def _experiments() -> Reader:
 
     def check(file: str, content: bytes, read: Any) -> None:
         told = yaml.safe_load(content) or {}
-        _contains(_plain(read), {key: value for key, value in told.items() if key not in ("defaults", "hydra", "data")})
+        _contains(plain_values(read), {key: value for key, value in told.items() if key not in ("defaults", "hydra", "data")})
 
     return Reader("experiment", files, read, check)
 
@@ -678,7 +678,7 @@ def _contains(taken: dict[str, Any], told: dict[str, Any]) -> None:
                 raise WrongError(f"{group}.{key} is {value!r} and was read as {now!r}")
 
 
-def _plain(config: Any) -> dict[str, Any]:
+def plain_values(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config), default=lambda value: value.value))
 
 
