@@ -86,7 +86,7 @@ def readers(folder: Path, mini: Path, real: Path | None) -> list[Reader]:
         films = sorted((real / "data/cxr14_1024/images").iterdir(), key=lambda path: path.stat().st_size)
         found.append(_films("films, real", {path.name: path.read_bytes() for path in films[:6]}))
     found += [_store(folder, mini), _predictions(folder), _features(folder), _film_table(folder)]
-    return [*found, _checkpoint(folder), _weights(folder), _run_folder(folder), _experiments(), _metrics(folder), _looks(folder)]
+    return [*found, _checkpoint(folder), _weights(folder), _run_folder(folder), _experiments(), _metrics(folder), _curves(), _looks(folder)]
 
 
 def _equal(read: Any, expected: Any) -> None:
@@ -696,6 +696,24 @@ def _metrics(folder: Path) -> Reader:
             raise WrongError("rows of steps that are to be done again")
 
     return Reader("metrics.csv", {"metrics.csv": text.encode()}, read, check)
+
+
+def _curves() -> Reader:
+    """The same file, as a report draws it."""
+    from cxr.report.figures import read_metrics
+
+    text = "epoch,step,train/loss,val/auroc_macro,val/loss\n" + "".join(f"{i // 4},{i},{1 / (i + 1)},,\n{i // 4},{i},,0.{i},0.5\n" for i in range(12))
+
+    def check(file: str, content: bytes, metrics: pd.DataFrame) -> None:
+        told = _rows(content)
+        if len(metrics) != len(told):
+            raise WrongError("other rows than the file's")
+        for column in ("epoch", "step", "val/auroc_macro"):
+            for value, row in zip(metrics.get(column, []), told, strict=False):
+                if not (float(value) == float(row[column] or "nan") or (value != value and not row[column])):
+                    raise WrongError(f"{column} is {row[column]!r} and was read as {value}")
+
+    return Reader("curves", {"metrics.csv": text.encode()}, lambda at: read_metrics(at / "metrics.csv"), check)
 
 
 def _looks(folder: Path) -> Reader:
