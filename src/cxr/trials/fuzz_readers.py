@@ -581,14 +581,13 @@ def _checkpoint(folder: Path) -> Reader:
 
 def _weights(folder: Path) -> Reader:
     """What model.weights names, of both formats."""
-    import timm
     import torch
     from safetensors.torch import save
 
     from cxr.model.backbone import create_backbone
 
     torch.manual_seed(1)
-    state = timm.create_model("test_resnet", in_chans=1, num_classes=2).state_dict()
+    state = create_backbone("test_resnet", n_findings=2, image_size=32, drop_rate=0.0, drop_path_rate=0.0).state_dict()
     packed = io.BytesIO()
     torch.save(state, packed)
     files = {"weights.safetensors": save(state), "weights.pth": packed.getvalue()}
