@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "explain": {"model", "data"},
     "report": {"cohort", "stats", "atomic"},
     "run": {*ROOMS, "dicom", "explain", "sources", "mini", "config", "tracking", "atomic", "failures", "job", "resume", "trials"},
-    "trials": {"config", "dicom", "data", "cohort", "mini", "model", "report", "resume", "tracking"},
+    "trials": {"config", "dicom", "data", "cohort", "mini", "mini_external", "model", "report", "resume", "tracking"},
     "benchmark": {"dicom", "data", "model", "stats", "report", "run"},
 }
 # library -> the rooms and files that alone may import it

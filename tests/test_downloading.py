@@ -8,9 +8,10 @@ import pytest
 from commands import call
 
 from cxr.cohort.experts import FILES, ExpertError
-from cxr.config import Data
+from cxr.cohort.findings import LabelError
+from cxr.config import Data, DownloadConfig
 from cxr.run import RunError
-from cxr.run.downloading import check_expert_labels, select_images
+from cxr.run.downloading import check_expert_labels, select, select_images
 
 
 def data(root: Path, labels: bool = True) -> Data:
@@ -35,6 +36,14 @@ def test_a_word_means_the_films_of_its_list(mini: Path, tmp_path: Path) -> None:
         str(tmp_path / "mine.txt"): sorted(lists["test"][:3]),
     }
     assert {word: select_images(word, data(mini)) for word in expected} == expected
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"1.2.840.1\n\xbc", "not a text file"), (b"\n \n", "no film is named in it")])
+def test_a_list_for_a_server_that_is_no_list_is_refused_by_name(tmp_path: Path, content: bytes, said: str) -> None:
+    """Found by scripts/fuzz.py: what Python says of bytes that are no text."""
+    (tmp_path / "films.txt").write_bytes(content)
+    with pytest.raises((LabelError, RunError), match=rf"films\.txt: {said}"):
+        select(DownloadConfig(source="dicomweb", images=str(tmp_path / "films.txt")))
 
 
 def test_the_real_expert_sets_are_4376_films(real: Path) -> None:

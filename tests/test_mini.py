@@ -352,6 +352,14 @@ def test_a_folder_that_holds_something_else_is_refused_and_kept(tmp_path: Path) 
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("content", [b"[]", b"[" * 3000, b"7", b"\xff", b""])
+def test_a_damaged_note_of_how_it_was_made_is_no_miniature(tmp_path: Path, content: bytes) -> None:
+    """Found by scripts/fuzz.py: nested so deep that Python gave up, and JSON that was no object."""
+    (tmp_path / "miniature.json").write_bytes(content)
+    with pytest.raises(MiniatureError, match="not a miniature"):
+        write_miniature(tmp_path, **SMALL)
+
+
 @pytest.mark.parametrize("wrong", [{"n_patients": 10}, {"n_images": 79}, {"size": 8}, {"layout": "flat"}])
 def test_arguments_that_make_no_miniature_are_refused_before_anything_is_written(tmp_path: Path, wrong: dict) -> None:
     with pytest.raises(MiniatureError, match="take at least 40 patients"):

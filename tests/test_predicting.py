@@ -135,7 +135,7 @@ def test_a_killed_prediction_goes_on_and_ends_with_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         predict(exported, str(films), killed, batch_size=5)
     assert not killed.exists()
-    (tmp_path / f"killed.{suffix}.partial" / "000002.parquet.tmp").write_bytes(b"half a part")
+    (tmp_path / f"killed.{suffix}.partial" / "000002.part.tmp").write_bytes(b"half a part")
 
     monkeypatch.setattr(Predictor, "logits", lambda self, batch: computed.append(-len(batch)) or compute(self, batch))
     predict(exported, str(films), killed, batch_size=5)

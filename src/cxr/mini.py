@@ -552,8 +552,10 @@ def is_complete(folder: Path, made_with: dict[str, object]) -> bool:
         return False
     try:
         found = json.loads((folder / "miniature.json").read_text())
-    except (OSError, ValueError):
-        raise MiniatureError(f"{folder} exists and is not a miniature: name another folder, or delete this one if nothing in it is needed") from None
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise MiniatureError(f"{folder} exists and is not a miniature: name another folder, or delete this one if nothing in it is needed")
     if found != made_with:
         changed = ", ".join(f"{key} {found.get(key)!r} instead of {value!r}" for key, value in made_with.items() if found.get(key) != value)
         raise MiniatureError(f"{folder} holds a miniature made with {changed}: delete the folder, or name another")

@@ -133,8 +133,10 @@ def load(name: str) -> Callable[[Path], object]:
         ("chexpert", "valid.csv", "Pleural Effusion", "Effusion", r"column 'Pleural Effusion' is missing"),
         ("chexpert", "valid.csv", "CheXpert-v1.0-small/valid/", "../../", r"row 2: '\.\./\.\./.*' where a path such as"),
         ("rsna", BOXES, ",1\n", ",0\n", r"a box beside every Target of 1, and none beside 0"),
+        ("rsna", BOXES, ".0,1\n", ".0/,1\n", r"row \d+: '\d+\.0/' where a number of pixels \(column 'height'\)"),
         ("rsna", CLASSES, ",Normal", ",Healthy", r"'Healthy' where one of Normal, Lung Opacity, No Lung Opacity / Not Normal"),
         ("rsna", MAPPING, "_000.png", "_000.jpg", r"where a film of ChestX-ray14 such as"),
+        ("rsna", MAPPING, '"img_id": "0', '"img_id": "٠', r"'٠.*' where a film of ChestX-ray14 such as"),  # a digit, and another patient's name
         ("rsna", MAPPING, '"img_id"', '"film"', r"no list of records with subset_img_id and img_id \(KeyError"),
         ("tbportals", "TB_Portals_CXR_Manual_Annotations_August_2023.csv", ",1,0,", ",many,0,", r"'many' where how many \(column 'smallcavities'\)"),
     ],
@@ -160,6 +162,33 @@ def test_a_set_that_is_not_there_says_what_was_looked_for_and_where_it_is_to_be_
     with pytest.raises(OtherSetError, match=r"was not found: looked for .*. It is at https://.*; name its folder: data\.root=/path") as told:
         load(name)(tmp_path)
     assert lacking in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("chexpert", "valid.csv"), ("mimic", "mimic-cxr-2.0.0-split.csv.gz"), ("rsna", CLASSES), ("tbportals", "TB_Portals_CXRs_August_2023.csv")],
+)
+def test_a_table_of_which_only_the_header_is_left_is_refused(sets: Path, tmp_path: Path, name: str, file: str) -> None:
+    for path in (sets / name).iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    content = (sets / name / file).read_bytes()
+    header = (gzip.decompress(content) if file.endswith(".gz") else content).splitlines()[0]
+    (tmp_path / file).unlink()
+    (tmp_path / file).write_bytes(gzip.compress(header) if file.endswith(".gz") else header)
+    with pytest.raises(LabelError, match=rf"{file}: no row under its header"):
+        load(name)(tmp_path)
+
+
+def test_a_study_that_two_tables_give_to_two_patients_is_refused(sets: Path, tmp_path: Path) -> None:
+    """Found by scripts/fuzz.py: a changed digit in a study's number, and its labels were another patient's."""
+    for path in (sets / "mimic").glob("*.gz"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    file = tmp_path / "mimic-cxr-2.0.0-chexpert.csv.gz"
+    header, first, *others = gzip.decompress(file.read_bytes()).decode().splitlines()
+    subject = first.split(",")[0]
+    file.write_bytes(gzip.compress("\n".join([header, first.replace(subject, "19999999"), *others]).encode()))
+    with pytest.raises(OtherSetError, match=rf"chexpert\.csv\.gz and .*split\.csv\.gz disagree on whose study {first.split(',')[1]} is"):
+        load("mimic")(tmp_path)
 
 
 def test_a_packed_table_that_was_cut_is_refused(sets: Path, tmp_path: Path) -> None:

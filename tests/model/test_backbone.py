@@ -81,6 +81,35 @@ def test_a_file_that_is_not_there_or_is_damaged_is_refused(tmp_path: Path) -> No
         create_backbone("test_resnet", n_findings=3, image_size=64, weights=str(tmp_path / "damaged.safetensors"), **NO_DROP)
 
 
+def test_a_file_of_torch_in_which_a_bit_has_changed_is_refused(tmp_path: Path) -> None:
+    """Found by scripts/fuzz.py: torch does not look at the checksums, and took the other number."""
+    path = tmp_path / "weights.pth"
+    torch.save(timm.create_model("test_resnet").state_dict(), path)
+    create_backbone("test_resnet", n_findings=3, image_size=64, weights=str(path), **NO_DROP)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"does not fit test_resnet, or is damaged: wrong checksum of "):
+        create_backbone("test_resnet", n_findings=3, image_size=64, weights=str(path), **NO_DROP)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80", b"\x80\x02", b"PK\x03\x04"])
+def test_no_library_speaks_for_itself_of_a_file_that_it_cannot_read(tmp_path: Path, content: bytes) -> None:
+    """Found by scripts/fuzz.py: an end of file within a pickle, and errors without a word."""
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"model\.weights=.*weights\.pth does not fit test_resnet, or is damaged: \w+"):
+        create_backbone("test_resnet", n_findings=3, image_size=64, weights=str(tmp_path / "weights.pth"), **NO_DROP)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    """Found by scripts/fuzz.py: safetensors have no checksum, and a training would have begun."""
+    weights = timm.create_model("test_resnet").state_dict()
+    weights["layer2.0.conv1.weight"][0, 0, 0, 0] = float("nan")
+    save_file(weights, tmp_path / "weights.safetensors")
+    with pytest.raises(WeightsError, match=r"numbers that are not finite, the first in layer2\.0\.conv1\.weight: it is damaged"):
+        create_backbone("test_resnet", n_findings=3, image_size=64, weights=str(tmp_path / "weights.safetensors"), **NO_DROP)
+
+
 class Innocent:
     """A pickle that makes a folder when it is loaded."""
 

@@ -189,6 +189,31 @@ def test_the_best_epoch_is_marked(metrics_csv: Path) -> None:
     assert areas.get_title("left") == "val/auroc_macro, best: 0.710 after epoch 1"
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "no header line"),
+        (b"\xff", "not a text file"),
+        (b"epoch,step,val/loss\n0,1\n", "row 2: 2 cells under a header of 3 columns"),
+        (b"epoch,step\n0,many\n", "step is no number"),
+        (b"epoch,train/loss\n0,1\n", "step"),
+        (b"epoch,step,val/auroc_macro\n0,1,0.5\n", "val/loss"),
+        (b"epoch,step,val/auroc_macro,val/loss\n0,,0.5,0.5\n", "an epoch or a step is no number"),
+        (b"epoch,step\n1e999,1\n", "an epoch or a step is no number"),
+    ],
+)
+def test_damaged_metrics_are_one_message_with_a_way_out(tmp_path: Path, content: bytes, said: str) -> None:
+    """Found by scripts/fuzz.py: whatever pandas says, or a figure of cells that had moved."""
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(content)
+    with pytest.raises(figures.MetricsError, match=rf"metrics\.csv is damaged \(.*{said}.*\); delete it, and there are no curves"):
+        figures.read_metrics(path)
+
+
+def test_metrics_are_read_as_pandas_reads_them(metrics_csv: Path) -> None:
+    pd.testing.assert_frame_equal(figures.read_metrics(metrics_csv), pd.read_csv(metrics_csv))
+
+
 def test_without_metrics_the_training_is_left_out(tmp_path: Path, evaluated: Any) -> None:
     pictures = figures.draw(tmp_path, {"reference_sets": {}}, evaluated.scores, evaluated.references, metrics_csv=tmp_path / "none.csv")
 

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from cxr.trials.fuzz import Reader, WrongError, fuzz, spoiled_input, summary, try_one
+from cxr.run import fuzz_readers
+from cxr.trials.fuzz import fuzz, spoiled_input, summary, try_one
+from cxr.trials.fuzz_readers import Reader, WrongError
 
 
 def test_no_spoiled_file_makes_a_reader_fail(tmp_path: Path) -> None:
-    outcomes = fuzz(tmp_path, n_inputs=500, seed=1, n_processes=2)
+    outcomes = fuzz(tmp_path, n_inputs=500, seed=1, n_processes=2, more=fuzz_readers.readers)
     assert {name: outcome.failures for name, outcome in outcomes.items() if outcome.failures} == {}
     assert all(outcome.n_refused + outcome.n_accepted >= 500 // len(outcomes) for outcome in outcomes.values())
     assert sum(outcome.n_refused for outcome in outcomes.values()) > 250

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr.cohort.findings import LabelError, parse_finding_lists, read_table, read_text, refuse_rows, require_columns
+from cxr.cohort.findings import parse_finding_lists, read_table, read_text, refuse_rows, require_columns
 from cxr.dicom import SUFFIXES
 
 # newest first: the release used where several lie in one folder
@@ -92,8 +92,6 @@ def _read_labels(path: Path) -> tuple[pd.DataFrame, str]:
     table = read_table(path)
     columns = ["Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender", "View Position"]
     require_columns(table, columns, path)
-    if table.empty:
-        raise LabelError(f"{path}: no row under its header")
     image, findings, follow_up, patient, age, sex, view = (table[column].str.strip() for column in columns)
 
     refuse_rows(image.duplicated(), image, path, "an image that was not named before")

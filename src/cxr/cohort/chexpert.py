@@ -69,11 +69,11 @@ def load_chexpert(root: Path, *, uncertain: str, unmentioned: str, training: boo
         film, sex, age, side, view = (table[column].str.strip() for column in columns)
         refuse_rows(~film.str.fullmatch(RELATIVE_PATH), film, path, "a path such as CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg")
         relative = film.str.split("/", n=1).str[1].fillna("")  # the first folder names the release
-        patient = film.str.extract(r"/(patient\d+)/", expand=False)
+        patient = film.str.extract("/(patient[0-9]+)/", expand=False)
         refuse_rows(patient.isna(), film, path, "a path with a folder patient<number>")
         refuse_rows(relative.duplicated(), film, path, "a film that was not named before")
         refuse_rows(~sex.isin(["Male", "Female", "Unknown"]), sex, path, "Male, Female or Unknown")
-        refuse_rows(~age.str.fullmatch(r"\d{1,3}"), age, path, "an age in years")
+        refuse_rows(~age.str.fullmatch("[0-9]{1,3}"), age, path, "an age in years")
         refuse_rows(~side.isin(["Frontal", "Lateral"]), side, path, "Frontal or Lateral")
         policy = {"uncertain": "ignore", "unmentioned": "ignore"} if part == "chexpert_valid" else {"uncertain": uncertain, "unmentioned": unmentioned}
         films = pd.DataFrame(
@@ -120,6 +120,7 @@ def load_mimic(root: Path, *, uncertain: str, unmentioned: str, training: bool) 
 
     labels = read_table(paths["chexpert"])
     require_columns(labels, ["subject_id", "study_id"], paths["chexpert"])
+    _require_numbers(labels, paths["chexpert"])
     refuse_rows(labels.study_id.duplicated(), labels.study_id, paths["chexpert"], "a study that was not named before")
     findings = read_labels(labels, paths["chexpert"], uncertain=uncertain, unmentioned=unmentioned).set_index(labels.study_id)
 
@@ -131,14 +132,17 @@ def load_mimic(root: Path, *, uncertain: str, unmentioned: str, training: bool) 
     for table, path in ((split, paths["split"]), (metadata, paths["metadata"])):
         refuse_rows(table.dicom_id.duplicated(), table.dicom_id, path, "a film that was not named before")
         refuse_rows(~table.dicom_id.str.fullmatch(r"[0-9a-f-]+"), table.dicom_id, path, "a film's name of hexadecimal digits")
-        for column, first in (("subject_id", 1), ("study_id", 5)):
-            refuse_rows(~table[column].str.fullmatch(rf"{first}\d{{7}}"), table[column], path, f"eight digits, the first of them {first} (column {column!r})")
+        _require_numbers(table, path)
 
     both = split.merge(metadata, on="dicom_id", suffixes=("", "_metadata"))
     wrong = both[(both.subject_id != both.subject_id_metadata) | (both.study_id != both.study_id_metadata)]
     if len(wrong) or len(both) < len(split):
         first = wrong.dicom_id.iloc[0] if len(wrong) else split.dicom_id[~split.dicom_id.isin(metadata.dicom_id)].iloc[0]
         raise OtherSetError(f"{paths['split']} and {paths['metadata']} disagree on {len(wrong) or len(split) - len(both)} films, the first is {first}")
+    of_study = both.study_id.map(labels.set_index("study_id").subject_id)
+    strange = both[of_study.notna() & (of_study != both.subject_id)]
+    if len(strange):
+        raise OtherSetError(f"{paths['chexpert']} and {paths['split']} disagree on whose study {strange.study_id.iloc[0]} is")
     is_frontal, is_labelled = both.ViewPosition.isin(FRONTAL), both.study_id.isin(findings.index)
     kept = both[is_frontal & is_labelled & (training | (both.split == "test"))]
     films = pd.DataFrame(
@@ -161,3 +165,9 @@ def load_mimic(root: Path, *, uncertain: str, unmentioned: str, training: bool) 
         labels={"files": hashes(paths.values()), "uncertain": uncertain, "unmentioned": unmentioned},
         left_out={"lateral or of another view": int((~is_frontal).sum()), "of a study without labels": int((is_frontal & ~is_labelled).sum())},
     )
+
+
+def _require_numbers(table: pd.DataFrame, path: Path) -> None:
+    """Raises LabelError unless patients and studies are written as they are published: a digit of another script would name another patient."""
+    for column, first in (("subject_id", 1), ("study_id", 5)):
+        refuse_rows(~table[column].str.fullmatch(rf"{first}[0-9]{{7}}"), table[column], path, f"eight digits, the first of them {first} (column {column!r})")

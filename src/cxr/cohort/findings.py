@@ -117,10 +117,12 @@ def read_text(path: Path) -> str:
 
 
 def require_columns(table: pd.DataFrame, columns: list[str], path: Path) -> None:
-    """Raises LabelError naming every column of `columns` that the table lacks, and those it has."""
+    """Raises LabelError naming every column of `columns` that the table lacks, and those it has; or where it has no row, as a file that was cut."""
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise LabelError(f"{path}: column {', '.join(map(repr, missing))} is missing; the file has {', '.join(map(repr, table.columns))}")
+    if table.empty:
+        raise LabelError(f"{path}: no row under its header")
 
 
 def refuse_rows(wrong: "pd.Series[bool]", values: "pd.Series[str]", path: Path, expected: str) -> None:

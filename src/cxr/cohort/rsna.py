@@ -43,6 +43,9 @@ def load_rsna(root: Path) -> OtherSet:
     refuse_rows(~boxes.Target.isin(["0", "1"]), boxes.Target, boxes_path, "0 or 1 (column 'Target')")
     has_box = (boxes[box] != "").all(axis=1)
     refuse_rows(has_box != (boxes.Target == "1"), boxes.Target, boxes_path, "a box beside every Target of 1, and none beside 0,")
+    for column in box:
+        number = boxes[column].str.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,20})?") | ~has_box
+        refuse_rows(~number, boxes[column], boxes_path, f"a number of pixels (column {column!r})")
     refuse_rows(~classes["class"].isin(CLASS_NAMES), classes["class"], classes_path, f"one of {', '.join(CLASS_NAMES)}")
 
     target, kinds = boxes.groupby("patientId").Target, classes.groupby("patientId")["class"]
@@ -61,7 +64,7 @@ def load_rsna(root: Path) -> OtherSet:
         pd.DataFrame(
             {
                 "image_id": "rsna:" + films.index,
-                "patient_id": nih.str.slice(0, 8).str.lstrip("0"),
+                "patient_id": nih.str.slice(0, 8).astype("int64").astype(str),
                 "part": "rsna",
                 "view": pd.Series(np.nan, films.index, dtype=object),
                 "sex": pd.Series(np.nan, films.index, dtype=object),
@@ -90,7 +93,7 @@ def _read_mapping(path: Path) -> "pd.Series[str]":
             raise
         raise LabelError(f"{path}: no list of records with subset_img_id and img_id ({error!r})") from error
     table = pd.DataFrame(pairs, columns=["film", "nih"], dtype=str, index=pd.RangeIndex(1, len(pairs) + 1))
-    refuse_rows(~table.nih.str.fullmatch(r"\d{8}_\d{3}\.png"), table.nih, path, "a film of ChestX-ray14 such as 00000001_000.png")
+    refuse_rows(~table.nih.str.fullmatch(r"[0-9]{8}_[0-9]{3}\.png"), table.nih, path, "a film of ChestX-ray14 such as 00000001_000.png")
     for column in ("film", "nih"):
         refuse_rows(table[column].duplicated(), table[column], path, "a film that was not named before")
     return table.set_index("film").nih

@@ -46,7 +46,7 @@ def load_tbportals(root: Path, *, country: str | None) -> OtherSet:
         require_columns(read, ["imagingstudy_id", *CAVITIES], annotations)
         counts = read[list(CAVITIES)].replace("", "0")
         for column in CAVITIES:
-            refuse_rows(~counts[column].str.fullmatch(r"\d{1,3}(\.0)?"), counts[column], annotations, f"how many (column {column!r})")
+            refuse_rows(~counts[column].str.fullmatch(r"[0-9]{1,3}(\.0)?"), counts[column], annotations, f"how many (column {column!r})")
         cavities = (counts.astype("float64").max(axis=1) > 0).groupby(read.imagingstudy_id).max().astype("float64")
     films = pd.DataFrame(
         {

@@ -1,12 +1,12 @@
 """Any timm backbone for one grey channel, with weights from nowhere, from a file, or from the hub."""
 
+import zipfile
 from difflib import get_close_matches
 from pathlib import Path
 
 import huggingface_hub
 import timm
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from cxr.model.weights import WeightsError, require_hub, require_weights
@@ -25,7 +25,8 @@ def create_backbone(name: str, *, n_findings: int, image_size: int, drop_rate: f
             convolution of three channels is summed over them, which is what it computes on a grey film.
 
     Raises:
-        WeightsError: no such backbone; no such file; the hub cannot be reached; or the file leaves a layer of the backbone untouched.
+        WeightsError: no such backbone; no such file; the hub cannot be reached; or the file is damaged, holds a number that is not finite, or leaves a layer of
+            the backbone untouched.
     """
     path = locate_weights(name, weights)
     wanted = timm.get_pretrained_cfg(name)
@@ -43,15 +44,30 @@ def create_backbone(name: str, *, n_findings: int, image_size: int, drop_rate: f
         untrained = create(pretrained=False)
         torch.manual_seed(0)
         try:
+            if path:
+                _require_sums(path)
             net = create(pretrained=True, **({"pretrained_cfg_overlay": {"file": str(path)}} if path else {}))
-        except (RuntimeError, KeyError, ValueError, OSError, SafetensorError) as error:
-            raise WeightsError(f"model.weights={weights} does not fit {name}: {str(error).splitlines()[0][:200]}") from error
+        except Exception as error:  # whatever timm, torch and safetensors say of a damaged file, or of another network's
+            told = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise WeightsError(f"model.weights={weights} does not fit {name}, or is damaged: {told}") from error
+    broken = [key for key, value in net.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise WeightsError(f"model.weights={weights} holds numbers that are not finite, the first in {broken[0]}: it is damaged")
     head = {id(parameter) for parameter in net.get_classifier().parameters()}
     pairs = zip(net.named_parameters(), untrained.parameters(), strict=True)
     missed = [key for (key, new), old in pairs if new.ndim > 1 and id(new) not in head and torch.equal(new, old)]
     if missed:
         raise WeightsError(f"model.weights={weights} holds nothing for {len(missed)} layers of {name}, the first is {missed[0]}: is it another model's?")
     return net
+
+
+def _require_sums(path: Path) -> None:
+    """Holds a file of torch against the checksums in it, which torch does not do; safetensors, and torch's files of long ago, have none."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise WeightsError(f"wrong checksum of {damaged}")
 
 
 def locate_weights(name: str, weights: str) -> Path | None:

@@ -44,14 +44,20 @@ def read_features(path: Path, checkpoint_sha256: str) -> pd.DataFrame | None:
             if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
                 raise FeaturesError(f"{path}: not a features file")
         with np.load(path, allow_pickle=False) as told:  # which holds all that it reads against the zip's checksums
-            made_by, table = str(told["checkpoint_sha256"]), pd.DataFrame(told["features"], index=pd.Index(told["image_id"].astype(object), name="image_id"))
+            made_by, image_ids, features = told["checkpoint_sha256"], told["image_id"], told["features"]
+        # numpy gives back bytes where a member is no array, and hands on characters that there are none of
+        kinds = [(values.dtype.kind, values.ndim) for values in (made_by, image_ids, features)]
+        if kinds != [("U", 0), ("U", 1), ("f", 2)] or features.dtype != np.float32 or len(features) != len(image_ids):
+            raise FeaturesError(f"{path}: not a features file")
+        image_ids.astype("U").view(np.uint32).astype("<u4").tobytes().decode("utf-32-le")
     except FeaturesError:
         raise
     except Exception as error:  # whatever numpy or zipfile say of a damaged file
         first = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise FeaturesError(f"{path}: not a whole features file ({first}); delete it, and report.shortcuts=true makes it again") from error
-    if made_by != checkpoint_sha256:
+    if str(made_by) != checkpoint_sha256:
         return None
+    table = pd.DataFrame(features, index=pd.Index(image_ids.astype(object), name="image_id"))
     if table.index.has_duplicates or not np.isfinite(table.to_numpy()).all():
         raise FeaturesError(f"{path}: a film stands twice, or a feature is no finite number; delete it, and report.shortcuts=true makes it again")
     return table

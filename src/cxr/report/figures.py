@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from cxr.cohort.findings import read_table
 from cxr.report import drawing, shortcut_figures
 from cxr.report.charts import CALIBRATION_AXES, PRECISION_RECALL_AXES, films_of
 from cxr.report.drawing import BLUE, COLOURS, DASHED, GREY, INK, ORANGE, PALE, ROC_AXES, STYLE, VERMILION, WIDTH, Part, Sets
@@ -21,6 +22,32 @@ from cxr.report.wording import number, percent, spell, value_of
 from cxr.stats.ranking import precision_recall_curve, roc_curve
 
 COLUMNS = 5  # of small multiples: three rows hold the 14 findings
+
+
+class MetricsError(ValueError):
+    """metrics.csv is damaged."""
+
+
+def read_metrics(path: Path) -> pd.DataFrame:
+    """metrics.csv, what was logged in training; empty where there is none, as of an ensemble.
+
+    Raises:
+        MetricsError: it is no table of numbers, or a row of a validation tells no epoch and step.
+    """
+    if not path.is_file():
+        return pd.DataFrame()
+    try:
+        read_table(path)  # refuses rows that are shorter than the header, and columns of one name, which pandas takes
+        metrics = pd.read_csv(path)
+        if words := [name for name, kind in metrics.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]:
+            raise MetricsError(f"{words[0]} is no number")
+        places = metrics[["epoch", "step"]]
+        validated = metrics[["val/auroc_macro", "val/loss"]]["val/auroc_macro"].notna() if "val/auroc_macro" in metrics else pd.Series(False, metrics.index)
+        if not (places.isna() | (places >= 0) & (places < 1e15)).all(axis=None) or places[validated].isna().any(axis=None):
+            raise MetricsError("an epoch or a step is no number")
+    except (ValueError, KeyError) as error:
+        raise MetricsError(f"{path} is damaged ({(str(error).splitlines() or [type(error).__name__])[0]}); delete it, and there are no curves") from error
+    return metrics
 
 
 def draw(
@@ -43,7 +70,7 @@ def draw(
             figures |= {f"{name}_{kind}": figure for kind, figure in of_one_set(name, part, scores[name], references[name]).items()}
         if told := report.get("shortcuts"):
             figures["shortcuts"] = shortcut_figures.probes(told)
-        metrics = pd.read_csv(metrics_csv) if metrics_csv.is_file() else pd.DataFrame()
+        metrics = read_metrics(metrics_csv)
         if "val/auroc_macro" in metrics and metrics["val/auroc_macro"].notna().any():
             figures["training"] = training(metrics)
         return drawing.save(folder, figures)

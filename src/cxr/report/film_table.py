@@ -20,10 +20,12 @@ import pyarrow.parquet as pq
 from cxr.atomic import claim, sync, write_whole
 
 SUFFIXES = (".csv", ".parquet")
+# a part is the sha256 of a parquet file, and the file: parquet's own checksums cover neither its header nor its names
+N_DIGEST = hashlib.sha256().digest_size
 
 
 class FilmTableError(ValueError):
-    """Something else lies where the table is to be."""
+    """Something else lies where the table is to be, or a part of it is damaged."""
 
 
 def beside(output: Path, what: str) -> Path:
@@ -47,7 +49,7 @@ class FilmTable:
         identity: plain values: what the table is made of, and must be when it goes on.
 
     Raises:
-        FilmTableError: an output of something else is there, or parts of one.
+        FilmTableError: an output of something else is there, or parts of one; or a part is damaged.
         BusyError: another process writes there.
     """
 
@@ -67,6 +69,7 @@ class FilmTable:
             write_whole(made_of, _json(self.identity))
         self.n_parts = 0
         while self._part(self.n_parts).is_file():
+            self._read_part(self.n_parts)  # now, and not after hours of predicting the others
             self.n_parts += 1
 
     def __enter__(self) -> "FilmTable":
@@ -85,9 +88,8 @@ class FilmTable:
             films: image_id, path, reason ("" for a film that was read, else the rest of the row counts for nothing), and whatever else; the same columns in
                 every part.
         """
-        buffer = io.BytesIO()
-        films.to_parquet(buffer, index=False)
-        write_whole(self._part(self.n_parts), buffer.getbuffer())
+        content = films.to_parquet(index=False)
+        write_whole(self._part(self.n_parts), hashlib.sha256(content).digest() + content)
         self.n_parts += 1
 
     def finish(self) -> dict[str, int]:
@@ -138,13 +140,19 @@ class FilmTable:
     def _parts(self, refused: list[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """The films that were read, part by part; those that were not are appended to `refused`."""
         for number in range(self.n_parts):
-            films = pd.read_parquet(self._part(number))
+            films = pd.read_parquet(io.BytesIO(self._read_part(number)))
             unread = films.reason != ""
             refused.append(films.loc[unread, ["image_id", "path", "reason"]])
             yield films[~unread].drop(columns="reason").reset_index(drop=True)
 
+    def _read_part(self, number: int) -> bytes:
+        content = self._part(number).read_bytes()
+        if hashlib.sha256(content[N_DIGEST:]).digest() != content[:N_DIGEST]:
+            raise FilmTableError(f"{self._part(number)} is damaged; delete it, and its films and those after them are predicted again")
+        return content[N_DIGEST:]
+
     def _part(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.parquet"
+        return self.folder / f"{number:06d}.part"
 
     def _require_same(self, path: Path, told: str, way_out: str) -> None:
         try:

@@ -11,6 +11,7 @@ import pandas as pd
 from cxr.atomic import write_whole
 from cxr.cohort import catalogue, experts
 from cxr.cohort.dicom_headers import read_dicom_headers
+from cxr.cohort.findings import read_text
 from cxr.config import Data, DicomHeadersConfig, DownloadConfig
 from cxr.report.render import attribution
 from cxr.run import RunError
@@ -82,7 +83,10 @@ def download_from_server(config: DownloadConfig, stop: Stop) -> None:
 def select(config: DownloadConfig) -> list[str]:
     """The films that are asked for, where a list may hold UIDs too."""
     if Path(config.images).is_file():
-        return list(dict.fromkeys(Path(config.images).read_text().split()))
+        names = list(dict.fromkeys(read_text(Path(config.images)).split()))
+        if not names:
+            raise RunError(f"images={config.images}: no film is named in it")
+        return names
     return select_images(config.images, config.data)
 
 

@@ -101,6 +101,7 @@ def open_run(folder: Path | str, *, root: str | None = None, expert_labels: str 
         RunError: it is no finished run; or its report was made from other labels or another mapping than would be used now, so that what was drawn from
             them would not be what it says.
     """
+    from cxr.report.figures import read_metrics
     from cxr.report.predictions import read_predictions
     from cxr.report.protocol import record_look
 
@@ -126,5 +127,5 @@ def open_run(folder: Path | str, *, root: str | None = None, expert_labels: str 
         references=references,
         predictions=predictions,
         scores={name: frozen.mapping.scores(predictions, reference) for name, reference in references.items()},
-        metrics=pd.read_csv(log) if log.is_file() else pd.DataFrame(),
+        metrics=read_metrics(log),
     )

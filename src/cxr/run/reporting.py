@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
+import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 import cxr
 from cxr.atomic import sync, write_whole
@@ -64,17 +66,23 @@ def read_config(run_dir: Path, *, root: str | None, expert_labels: str | None) -
         root, expert_labels: where its data and labels lie now, if they moved.
 
     Raises:
-        RunError: it is no run folder.
+        RunError: it is no run folder, or its configuration is damaged.
     """
     if not (run_dir / "config.yaml").is_file():
         raise RunError(f"{run_dir}: no run folder, for it holds no config.yaml")
-    plain: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))  # type: ignore[assignment]
-    if "external" in plain:
-        raise RunError(f"{run_dir}: no run, but a run on another data set; make it again with scripts/external.py run={plain['external']['run']} ...")
-    plain["data"] |= {key: value for key, value in {"root": root, "expert_labels": expert_labels}.items() if value}
-    data: Data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Data), plain["data"]))  # type: ignore[assignment]
-    for group, kind in EVALUATION_KINDS.items():  # a run made before a key existed gets its default
-        plain[group] = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(kind), plain.get(group, {})))
+    try:
+        plain: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))  # type: ignore[assignment]
+        if "external" in plain:
+            raise RunError(f"{run_dir}: no run, but a run on another data set; make it again with scripts/external.py run={plain['external']['run']} ...")
+        plain["data"] |= {key: value for key, value in {"root": root, "expert_labels": expert_labels}.items() if value}
+        data: Data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Data), plain["data"]))  # type: ignore[assignment]
+        for group, kind in EVALUATION_KINDS.items():  # a run made before a key existed gets its default
+            plain[group] = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(kind), plain.get(group, {})))
+    except RunError:
+        raise
+    except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        told = " ".join(str(error).split())[:200] or type(error).__name__
+        raise RunError(f"{run_dir}/config.yaml is damaged, or of another version ({told})") from error
     return ReadConfig(plain, data)
 
 

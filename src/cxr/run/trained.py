@@ -5,6 +5,7 @@ are config.json; of a run they come from its config.yaml, its checkpoint and its
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,7 +51,11 @@ class Trained:
 
     def classifier(self) -> "Classifier":
         """The network with its weights, as it predicts."""
-        classifier = make_classifier(self.facts["network"])
+        try:
+            classifier = make_classifier(self.facts["network"])
+        except Exception as error:  # whatever timm and torch say of values that make no network
+            told = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise RunError(f"{self.folder}: no network can be made of what is told of it ({told}): damaged, or of another version") from error
         try:
             classifier.net.load_state_dict(self.weights)
         except RuntimeError as error:
@@ -108,8 +113,14 @@ def _read_run(folder: Path, checkpoint: Path) -> Trained:
     try:
         network = {key: content["hyper_parameters"][key] for key in NETWORK}
         fixed = fixed_on_validation(report, network["findings"]) if report else {}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{folder}: its checkpoint or its report says nothing of {error}: made by another version, or damaged") from error
+        if fixed:
+            _require_numbers(network["findings"], fixed)
+        told = {
+            "precision": plain["trainer"]["precision"],
+            "protocol": {"experiment": "", "data": data.name, "model": plain["model"]["name"], "seed": plain["seed"]},
+        }
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise RunError(f"{folder}: its checkpoint, its report or its {CONFIG} says nothing of {error}: made by another version, or damaged") from error
     classifier, reading = make_classifier(network), Reading(fit=data.fit.value, dicom_window=data.dicom_window.value)
     facts = {
         "package_version": cxr.__version__,
@@ -120,15 +131,13 @@ def _read_run(folder: Path, checkpoint: Path) -> Trained:
         "rule": reading.rule([Path("film.dcm")]),
         "mean": classifier.mean,
         "std": classifier.std,
-        "precision": plain["trainer"]["precision"],
         "operating": {"rule": None, "points": {finding: {"reason": NO_REPORT} for finding in network["findings"]}},
         "calibration": {finding: {"reason": NO_REPORT} for finding in network["findings"]},
-        "protocol": {"experiment": "", "data": data.name, "model": plain["model"]["name"], "seed": plain["seed"]},
         "checkpoint_sha256": sha256,
         "network": network,
     }
     return Trained(
-        facts | fixed, {name.removeprefix("net."): value for name, value in content["state_dict"].items() if name.startswith("net.")}, report, folder
+        facts | told | fixed, {name.removeprefix("net."): value for name, value in content["state_dict"].items() if name.startswith("net.")}, report, folder
     )
 
 
@@ -165,11 +174,10 @@ def _read_exported(folder: Path) -> Trained:
     from safetensors.torch import load
 
     try:
-        facts = json.loads((folder / FACTS).read_bytes())
+        facts = json.loads((folder / FACTS).read_bytes(), parse_constant=_refuse)
         content = (folder / WEIGHTS).read_bytes()
         weights = load(content)
-        for key in ("findings", "image_size", "store_size", "reading", "precision", "operating", "calibration", "checkpoint_sha256", "network"):
-            facts[key]
+        _require_facts(facts)
         is_whole = facts["weights_sha256"] == file_sha256(folder / WEIGHTS)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise RunError(
@@ -178,6 +186,42 @@ def _read_exported(folder: Path) -> Trained:
     if not is_whole:
         raise RunError(f"{folder}/{WEIGHTS} is not what was exported with {FACTS}: its sha256 differs; export the run again")
     return Trained(facts, weights, None, folder)
+
+
+def _require_facts(facts: dict[str, Any]) -> None:
+    """Raises ValueError, KeyError or TypeError unless the facts of an exported folder are such as can be, and agree with each other."""
+    from cxr.data.decode import FITS, WINDOWS
+    from cxr.data.png import MAX_BYTES
+
+    findings, image_size, store_size, network = (facts[key] for key in ("findings", "image_size", "store_size", "network"))
+    if not findings or findings != network["findings"] or len(set(findings)) != len(findings):
+        raise ValueError("findings are not the network's, each once")
+    if not (
+        type(image_size) is type(store_size) is int and 0 < image_size <= store_size and store_size**2 <= MAX_BYTES and image_size == network["image_size"]
+    ):
+        raise ValueError(f"image_size {image_size} and store_size {store_size} are not the network's")
+    if facts["reading"].keys() != {"fit", "dicom_window"} or facts["reading"]["fit"] not in FITS or facts["reading"]["dicom_window"] not in WINDOWS:
+        raise ValueError(f"reading is {facts['reading']}")
+    if not (isinstance(facts["precision"], str) and isinstance(facts["checkpoint_sha256"], str) and isinstance(facts.get("protocol", {}), dict)):
+        raise ValueError("precision, checkpoint_sha256 or protocol is of another kind")
+    if not all(isinstance(network["model"][key], int | float) for key in ("drop_rate", "drop_path_rate")):  # looked at only when it predicts
+        raise ValueError("a rate of the network is no number")
+    _require_numbers(findings, facts)
+
+
+def _require_numbers(findings: list[str], fixed: Mapping[str, Any]) -> None:
+    """Raises ValueError, KeyError or TypeError unless every threshold and recalibration is of a finding and a finite number."""
+    for told, keys in ((fixed["operating"]["points"], ("threshold",)), (fixed["calibration"], ("slope", "intercept"))):
+        for finding, values in told.items():
+            numbers = [values[key] for key in keys] if keys[0] in values else []
+            if finding not in findings or any(isinstance(number, bool) or not math.isfinite(number) for number in numbers):
+                raise ValueError(f"{finding}: {values}")
+            if not (numbers or "reason" in values):
+                raise KeyError(f"{keys[0]} of {finding}")
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no number")
 
 
 def write_bare(folder: Path, network: Mapping[str, Any], weights: "Mapping[str, torch.Tensor]", *, store_size: int) -> None:

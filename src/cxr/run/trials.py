@@ -30,11 +30,12 @@ def fuzz(config: FuzzConfig) -> None:
     """Reads spoiled files, into the run folder that Hydra has made; RunError if one of them was not refused and not read rightly."""
     from hydra.core.hydra_config import HydraConfig
 
+    from cxr.run.fuzz_readers import readers
     from cxr.trials import fuzz as trial
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     real = Path(config.real).absolute() if config.real else None
-    outcomes = trial.fuzz(folder, n_inputs=config.inputs, seed=config.seed, n_processes=config.processes, real=real)
+    outcomes = trial.fuzz(folder, n_inputs=config.inputs, seed=config.seed, n_processes=config.processes, real=real, more=readers)
     write_whole(folder / "fuzz.json", (json.dumps({name: vars(outcome) for name, outcome in outcomes.items()}, indent=1) + "\n").encode())
     log.info(trial.summary(outcomes))
     if failed := sum(len(outcome.failures) for outcome in outcomes.values()):

@@ -1,21 +1,12 @@
-"""Spoils files of every kind that the program reads, and watches: a clear refusal, or the right content; never a crash, a hang, or a wrong belief.
-
-What "right" means is told for each kind by something other than the reader: the csv module, OpenCV, pydicom, or what was written before the spoiling.
-"""
+"""Spoils files of every kind that the program reads, and watches: a clear refusal, or the right content; never a crash, a hang, or a wrong belief."""
 
 import contextlib
-import csv
-import dataclasses
-import io
-import json
 import logging
 import multiprocessing
 import os
 import resource
 import shutil
 import signal
-import struct
-import sys
 import tempfile
 import traceback
 import zlib
@@ -23,50 +14,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
-import pandas as pd
 from tqdm import tqdm
 
-from cxr.cohort.catalogue import LABEL_FILES, load_catalogue
-from cxr.cohort.experts import ALL_READERS_FILE, FILES, FOUR_READERS_FILE, load_experts
-from cxr.cohort.findings import NIH_FINDINGS, SPELLINGS
-from cxr.config import Config, from_plain
-from cxr.data.decode import decode, decode_opencv, resize_square
-from cxr.data.dicom_streams import encode_lossless_jpeg
-from cxr.dicom import film_bytes, load
-from cxr.mini import write_miniature
+from cxr.trials.fuzz_readers import Reader, WrongError, readers
 
 # what a reader may take for one small file
 SECONDS, MEMORY = 10.0, 3 * 2**30
-EXPERT_FILES = (*(file for file, *_ in FILES.values()), FOUR_READERS_FILE, ALL_READERS_FILE)
-
-
-class WrongError(AssertionError):
-    """A reader believed something that the file does not say."""
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A kind of file.
-
-    Attributes:
-        name: in the table.
-        files: the sound ones; one of them is spoiled at a time.
-        read: takes the folder in which the spoiled file lies under its own name, beside the sound others.
-        check: takes the spoiled content, and what was read; raises WrongError.
-        mend: makes the spoiled content pass the checks that come first, so that the later ones are tried too; None where there are none.
-    """
-
-    name: str
-    files: dict[str, bytes]
-    read: Callable[[Path], Any]
-    check: Callable[[str, bytes, Any], None]
-    mend: Callable[[bytes], bytes] | None = None
 
 
 @dataclass
@@ -125,374 +82,13 @@ def spoil(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(spoiled)
 
 
-def mend_png(content: bytes) -> bytes:
-    """Chunks with sound checksums, so that the decoder behind the checksums is reached."""
-    mended, at = bytearray(content[:8]), 8
-    while at + 12 <= len(content):
-        length, kind = struct.unpack_from(">I4s", content, at)
-        body = content[at + 8 : at + 8 + min(length, len(content) - at - 12)]
-        mended += struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", zlib.crc32(kind + body))
-        at += 12 + len(body)
-    return bytes(mended)
-
-
-def mend_meta(content: bytes) -> bytes:
-    """meta.json with the hash of what it now says."""
-    from cxr.data.store import _meta_sha256
-
-    try:
-        meta = json.loads(content)
-        return json.dumps(meta | {"sha256": _meta_sha256(meta)}).encode()
-    except (ValueError, TypeError, RecursionError):
-        return content
-
-
-# --- the readers ------------------------------------------------------------------------------------------------------------------------------------
-
-
-def readers(folder: Path, real: Path | None) -> list[Reader]:
-    """All kinds, with sound files to spoil.
-
-    Args:
-        folder: for the miniature and what is made of it.
-        real: a folder with data/cxr14_1024 and data/google_expert_labels, whose beginnings are spoiled too.
-    """
-    mini = folder / "mini"
-    write_miniature(mini, progress=False)
-    found = [_labels("labels", _some_labels(mini, 150)), _experts("expert labels", _some_experts(mini / "expert_labels", 60))]
-    found += [_films("films", {path.name: path.read_bytes() for path in sorted((mini / "images").iterdir())[:12]})]
-    found.append(_dicom(_dicom_films()))
-    if real:
-        found.append(_labels("labels, real", _some_labels(real / "data/cxr14_1024", 150)))
-        found.append(_experts("expert labels, real", _some_experts(real / "data/google_expert_labels", 60)))
-        films = sorted((real / "data/cxr14_1024/images").iterdir(), key=lambda path: path.stat().st_size)
-        found.append(_films("films, real", {path.name: path.read_bytes() for path in films[:6]}))
-    return [*found, _store(folder, mini), _predictions(folder), _checkpoint(folder), _run_folder(folder), _experiments(), _metrics(folder), _looks(folder)]
-
-
-def _equal(read: Any, expected: Any) -> None:
-    if read != expected:
-        raise WrongError("accepted, and not what was written")
-
-
-def _rows(content: bytes) -> list[dict[str, str]]:
-    """An independent reading of a table."""
-    rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-    return [{key.strip(): value for key, value in row.items() if key} for row in rows]
-
-
-def _some_labels(root: Path, n: int) -> dict[str, bytes]:
-    name = next(name for name in LABEL_FILES if (root / name).is_file())
-    lines = (root / name).read_bytes().splitlines(keepends=True)[: n + 1]
-    names = {line.split(b",")[0] for line in lines[1:]}
-    lists = {file: b"\n".join(word for word in (root / file).read_bytes().split() if word in names) for file in ("train_val_list.txt", "test_list.txt")}
-    return {name: b"".join(lines)} | lists
-
-
-def _labels(name: str, files: dict[str, bytes]) -> Reader:
-    table = next(iter(files))
-
-    def check(file: str, content: bytes, catalogue: Any) -> None:
-        text = content if file == table else files[table]
-        rows = {row["Image Index"].strip(): row for row in _rows(text)}
-        images = catalogue.images.set_index("image_id")
-        if set(images.index) != set(rows):
-            raise WrongError("other images than the table names")
-        for image_id, row in rows.items():
-            found = {finding for finding in NIH_FINDINGS if images.loc[image_id, finding] == 1}
-            if found != set(row["Finding Labels"].strip().split("|")) - {"No Finding"} or images.loc[image_id, "patient_id"] != int(row["Patient ID"]):
-                raise WrongError(f"{image_id} was read as another patient or with other findings")
-        for key, listed in (("train_val", "train_val_list.txt"), ("test", "test_list.txt")):
-            words = (content if file == listed else files[listed]).decode("utf-8-sig").split()
-            if list(catalogue.lists[key]) != words:
-                raise WrongError(f"{listed} was read as something else")
-
-    return Reader(name, files, load_catalogue, check)
-
-
-def _some_experts(folder: Path, n: int) -> dict[str, bytes]:
-    """The rows of a few films in all five files, which still agree with each other."""
-    texts = {file: (folder / file).read_text(encoding="utf-8-sig").splitlines(keepends=True) for file in EXPERT_FILES}
-
-    def images(file: str) -> list[str]:
-        return [row.get("Image Index") or row["Image ID"] for row in _rows("".join(texts[file]).encode())]
-
-    chosen = set(images(FILES["all_findings_test"][0])[:n]) | set(images(FILES["four_findings_validation"][0])[:n])
-    return {
-        file: "".join([texts[file][0], *(line for line, image in zip(texts[file][1:], images(file), strict=True) if image in chosen)]).encode()
-        for file in texts
-    }
-
-
-def _experts(name: str, files: dict[str, bytes]) -> Reader:
-    meaning = {"YES": 1.0, "NO": 0.0, "": None}
-
-    def check(file: str, content: bytes, experts: Any) -> None:
-        for key, (path, column, findings, _) in FILES.items():
-            rows = _rows(content if file == path else files[path])
-            labels = experts.labels[key].set_index("image_id")
-            if len(labels) != len(rows):
-                raise WrongError(f"{key} has {len(labels)} rows and its file {len(rows)}")
-            for row in rows:
-                row = {SPELLINGS.get(name, name): value for name, value in row.items()}
-                for finding in findings:
-                    read, told = labels.loc[row[column].strip(), finding], meaning[row[finding]]
-                    if not (read == told or (told is None and read != read)):
-                        raise WrongError(f"{key}: {finding} of {row[column]} was read as {read}")
-
-    return Reader(name, files, load_experts, check)
-
-
-def _films(name: str, files: dict[str, bytes]) -> Reader:
-    def read(folder: Path) -> np.ndarray:
-        return decode(next(folder.iterdir()), 32)
-
-    def check(file: str, content: bytes, pixels: np.ndarray) -> None:
-        if not np.array_equal(pixels, resize_square(decode_opencv(content), 32)):
-            raise WrongError("other pixels than OpenCV's")
-
-    return Reader(name, files, read, check, mend_png)
-
-
-def _dicom_films() -> dict[str, bytes]:
-    """Small films of every syntax that can be written here, with all that a header may say of their greys; and real ones where pydicom-data is installed."""
-    rng = np.random.default_rng(0)
-    grey = rng.integers(0, 256, (48, 40), dtype=np.uint8)
-    deep = rng.integers(0, 4096, (48, 40), dtype=np.uint16)
-    window = {"WindowCenter": "1800", "WindowWidth": "2500", "RescaleSlope": "1.5", "RescaleIntercept": "-100"}
-    files = {}
-    for name, syntax in (
-        ("explicit", "1.2.840.10008.1.2.1"),
-        ("implicit", "1.2.840.10008.1.2"),
-        ("deflated", "1.2.840.10008.1.2.1.99"),
-        ("big", "1.2.840.10008.1.2.2"),
-    ):
-        files[f"{name}.dcm"] = film_bytes(deep, bits=12, syntax=syntax, photometric="MONOCHROME1", **window)
-    for name, syntax in (("rle", "1.2.840.10008.1.2.5"), ("jpeg2000", "1.2.840.10008.1.2.4.90")):
-        files[f"{name}.dcm"] = film_bytes(grey, bits=8, syntax=syntax)
-        files[f"{name}_deep.dcm"] = film_bytes(deep.astype(np.int16) - 2048, bits=12, syntax=syntax, **window)
-    files["jpeg.dcm"] = film_bytes(deep, bits=12, syntax="1.2.840.10008.1.2.4.70", frame=encode_lossless_jpeg(deep, 12), **window)
-    files["colour.dcm"] = film_bytes(np.stack([grey] * 3, axis=2), bits=8, photometric="RGB")
-    published = find_spec("data_store")
-    if published and published.submodule_search_locations:
-        folder = Path(published.submodule_search_locations[0]) / "data"
-        for name in ("JPEG-LL", "emri_small_jpeg_ls_lossless", "SC_rgb_dcmtk_ebcyn1_dcmd", "vlut_04"):
-            if (folder / f"{name}.dcm").is_file():
-                files[f"{name}.dcm"] = _as_chest((folder / f"{name}.dcm").read_bytes())
-    return files
-
-
-def _as_chest(content: bytes) -> bytes:
-    """A film of something else under the header of a chest film, of one frame: its pixels are what is tried."""
-    pydicom = load()
-    film = pydicom.dcmread(io.BytesIO(content))
-    film.Modality, film.BodyPartExamined = "DX", "CHEST"
-    if int(film.get("NumberOfFrames") or 1) > 1:
-        film.PixelData = pydicom.encaps.encapsulate([next(pydicom.encaps.generate_frames(film.PixelData, number_of_frames=int(film.NumberOfFrames)))])
-        film.NumberOfFrames = 1
-    out = io.BytesIO()
-    film.save_as(out)
-    return out.getvalue()
-
-
-def _dicom(files: dict[str, bytes]) -> Reader:
-    def read(folder: Path) -> np.ndarray:
-        return decode(next(folder.iterdir()), 32)
-
-    def check(file: str, content: bytes, pixels: np.ndarray) -> None:
-        """pydicom's reading of the same bytes, values and windows. Where it fails, for it reads more of a header, there is nothing to compare with."""
-        pydicom = load()
-        try:
-            film = pydicom.dcmread(io.BytesIO(content))
-            values = film.pixel_array
-            if values.ndim != 2:
-                return
-            simple = not any(
-                film.get(keyword) for keyword in ("ModalityLUTSequence", "VOILUTSequence", "PixelPaddingValue", "PixelSpacing", "PixelAspectRatio")
-            )
-            units = pydicom.pixels.apply_modality_lut(values, film)
-            shown = pydicom.pixels.apply_voi_lut(units, film)
-            ends = pydicom.pixels.apply_modality_lut(np.array(_range_of(film)), film)
-            simple &= ("RescaleSlope" in film) == ("RescaleIntercept" in film)  # one without the other is nothing to pydicom
-            simple &= "WindowCenter" in film and film.get("HighBit", film.BitsStored - 1) == film.BitsStored - 1
-        except Exception:
-            return
-        if not simple:
-            return
-        grey = (shown - min(ends)) / max(1e-9, abs(ends[1] - ends[0])) * 255
-        inverse = film.PhotometricInterpretation == "MONOCHROME1" or film.get("PresentationLUTShape") == "INVERSE"
-        expected = resize_square(np.floor(np.clip(255 - grey if inverse else grey, 0, 255) + 0.5).astype(np.uint8), 32)
-        if np.abs(pixels.astype(int) - expected).max() > 1:
-            raise WrongError("other greys than pydicom's")
-
-    return Reader("films, DICOM", files, read, check)
-
-
-def _range_of(film: Any) -> tuple[int, int]:
-    """The least and the greatest value that the stored bits can be."""
-    bits = int(film.BitsStored)
-    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if film.PixelRepresentation else (0, 2**bits - 1)
-
-
-def _store(folder: Path, mini: Path) -> Reader:
-    from cxr.data.store import build_store, open_store
-
-    paths = {path.name: path for path in sorted((mini / "images").iterdir())[:20]}
-    made = build_store(folder / "store", paths, size=32, source="mini", package_version="0")
-    files = {path.name: path.read_bytes() for path in (folder / "store").iterdir()}
-
-    def check(file: str, content: bytes, store: Any) -> None:
-        same = np.array_equal(store.images, made.images) and np.array_equal(store.image_ids, made.image_ids) and store.quarantine == made.quarantine
-        if not same or (file != "meta.json" and store.meta != made.meta):
-            raise WrongError("another store than the one that was made")
-
-    def read(folder: Path) -> Any:
-        return open_store(folder)
-
-    return Reader("image store", files, read, check, mend_meta)
-
-
-def _predictions(folder: Path) -> Reader:
-    from cxr.report.predictions import read_predictions, write_predictions
-
-    rng = np.random.default_rng(0)
-    table = pd.DataFrame({"image_id": [f"{i:08d}_000.png" for i in range(60)], "patient_id": np.arange(60), "split": ["val", "test"] * 30})
-    table = table.join(pd.DataFrame(rng.normal(size=(60, 14)).astype(np.float32), columns=[f"logit_{finding}" for finding in NIH_FINDINGS]))
-    write_predictions(folder / "predictions.parquet", table, {"protocol": {"seed": 0}, "train_prevalence": dict.fromkeys(NIH_FINDINGS, 0.1)})
-    made = read_predictions(folder / "predictions.parquet")
-
-    def check(file: str, content: bytes, predictions: Any) -> None:
-        if not predictions.table.equals(made.table) or predictions.metadata != made.metadata or predictions.findings != made.findings:
-            raise WrongError("other predictions than were made")
-
-    def read(folder: Path) -> Any:
-        return read_predictions(folder / "predictions.parquet")
-
-    return Reader("predictions", {"predictions.parquet": (folder / "predictions.parquet").read_bytes()}, read, check)
-
-
-def _checkpoint(folder: Path) -> Reader:
-    import torch
-
-    from cxr.model.checkpoint import CheckpointFiles, read_checkpoint
-
-    generator = torch.Generator().manual_seed(0)
-    content = {"state_dict": {"net.weight": torch.randn(20, 5, generator=generator)}, "global_step": 7, "epoch": 1, "identity": {"a": "b"}}
-    CheckpointFiles(folder / "model.safetensors", {}).save_checkpoint(content, folder / "checkpoint.ckpt")
-
-    def check(file: str, spoiled: bytes, read: dict[str, Any]) -> None:
-        _equal({key: value for key, value in read.items() if key != "state_dict"}, {key: value for key, value in content.items() if key != "state_dict"})
-        if not torch.equal(read["state_dict"]["net.weight"], content["state_dict"]["net.weight"]):  # type: ignore[index]
-            raise WrongError("other weights than were written")
-
-    return Reader("checkpoint", {"checkpoint.ckpt": (folder / "checkpoint.ckpt").read_bytes()}, lambda at: read_checkpoint(at / "checkpoint.ckpt"), check)
-
-
-def _run_folder(folder: Path) -> Reader:
-    import yaml
-
-    from cxr import resume
-
-    config = from_plain(
-        Config, {"data": {"name": "mini", "root": "mini"}, "model": {"name": "test_resnet"}, "loss": {"name": "focal"}, "optim": {"name": "adamw"}}
-    )
-    (folder / "run").mkdir()
-    resume.begin(folder / "run", _plain(config), choices={"data": "mini"}, commit=None)
-    files = {name: (folder / "run" / name).read_bytes() for name in (resume.CONFIG, resume.RUN)}
-
-    def read(at: Path) -> Any:
-        return from_plain(Config, resume.read(at)[0])
-
-    def check(file: str, content: bytes, read: Any) -> None:
-        _contains(_plain(read), yaml.safe_load(content if file == resume.CONFIG else files[resume.CONFIG]))
-
-    return Reader("run folder", files, read, check)
-
-
-def _experiments() -> Reader:
-    """Files of configs/experiment, through the very code that starts train.py."""
-    import yaml
-
-    from cxr import config as module
-
-    files = {f"experiment/{path.name}": path.read_bytes() for path in sorted((module.CONFIGS / "experiment").glob("*.yaml"))}
-
-    def read(at: Path) -> Any:
-        """The config of whichever of them is not what it was."""
-        name = next((Path(file).stem for file, content in files.items() if (at / file).read_bytes() != content), "demo")
-        (at / f"experiment/{name}.yaml").rename(at / "experiment/spoiled.yaml")
-        taken: list[Any] = []
-        words = [
-            "train.py",
-            f"hydra.searchpath=[file://{at}]",
-            "experiment=spoiled",
-            f"hydra.run.dir={at}/run",
-            "hydra.output_subdir=null",
-            "data.root=nowhere",
-        ]
-        with mock.patch.object(sys, "argv", words), contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(said):
-            status = module._run_hydra("train", Config, taken.append)
-        if status:
-            raise (RuntimeError if "Traceback" in said.getvalue() else module.ConfigError)(said.getvalue())
-        return taken[0]
-
-    def check(file: str, content: bytes, read: Any) -> None:
-        told = yaml.safe_load(content) or {}
-        _contains(_plain(read), {key: value for key, value in told.items() if key not in ("defaults", "hydra", "data")})
-
-    return Reader("experiment", files, read, check)
-
-
-def _contains(taken: dict[str, Any], told: dict[str, Any]) -> None:
-    """Every value of a file is in the config; it may write a number as a word, or a whole one as a fraction."""
-    for group, values in told.items():
-        for key, value in values.items() if isinstance(values, dict) else [(None, values)]:
-            now = taken[group] if key is None else taken[group][key]
-            if now != value and str(now) != str(value) and not (isinstance(now, int | float) and float(now) == float(value)):
-                raise WrongError(f"{group}.{key} is {value!r} and was read as {now!r}")
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    return json.loads(json.dumps(dataclasses.asdict(config), default=lambda value: value.value))
-
-
-def _metrics(folder: Path) -> Reader:
-    from cxr import tracking
-
-    text = "epoch,step,train/loss,val/loss\n" + "".join(f"{i // 4},{i},{1 / (i + 1)},\n" for i in range(12))
-
-    def read(at: Path) -> list[dict[str, str]]:
-        tracking._metrics_file(at / "metrics.csv", 8)
-        return _rows((at / "metrics.csv").read_bytes())
-
-    def check(file: str, content: bytes, rows: list[dict[str, str]]) -> None:
-        if not all(row["step"].isdigit() and int(row["step"]) < 8 for row in rows):
-            raise WrongError("rows of steps that are to be done again")
-
-    return Reader("metrics.csv", {"metrics.csv": text.encode()}, read, check)
-
-
-def _looks(folder: Path) -> Reader:
-    from types import SimpleNamespace
-
-    from cxr.report.protocol import record_look
-
-    for i in range(4):
-        record_look(folder / "looks.jsonl", SimpleNamespace(sha256=str(i)), checkpoint_sha256="c")  # type: ignore[arg-type]
-
-    def read(at: Path) -> dict[str, int]:
-        return record_look(at / "looks.jsonl", SimpleNamespace(sha256="x"), checkpoint_sha256="c")  # type: ignore[arg-type]
-
-    def check(file: str, content: bytes, looks: dict[str, int]) -> None:
-        _equal(looks["n"], len(content.splitlines()) + 1)
-
-    return Reader("looks.jsonl", {"looks.jsonl": (folder / "looks.jsonl").read_bytes()}, read, check)
-
-
 # --- the trial --------------------------------------------------------------------------------------------------------------------------------------
 
 
-def fuzz(folder: Path, *, n_inputs: int, seed: int, n_processes: int, real: Path | None = None) -> dict[str, Outcome]:
+More = Callable[[Path], list[Reader]]
+
+
+def fuzz(folder: Path, *, n_inputs: int, seed: int, n_processes: int, real: Path | None = None, more: More | None = None) -> dict[str, Outcome]:
     """Spoils and reads so many files, shared evenly among the readers.
 
     Args:
@@ -501,16 +97,17 @@ def fuzz(folder: Path, *, n_inputs: int, seed: int, n_processes: int, real: Path
         seed: of the spoiling: input i of a reader is a function of (seed, reader, i).
         n_processes: side by side.
         real: see `readers`.
+        more: further readers, whose sound files go into a folder; a function of a module, for it goes to other processes.
     """
     (folder / "failures").mkdir(parents=True)
-    names = [reader.name for reader in readers(folder, real)]
+    mini = folder / "mini"
+    names = [reader.name for reader in _all_readers(folder, mini, real, more)]
     each = -(-n_inputs // len(names))
     pieces = [(name, start, min(start + 50, each)) for start in range(0, each, 50) for name in names]
     outcomes = {name: Outcome() for name in names}
-    shutil.rmtree(folder / "mini")
     with (
         ProcessPoolExecutor(
-            n_processes, multiprocessing.get_context("spawn"), initializer=_prepare_process, initargs=(real, seed, folder / "failures")
+            n_processes, multiprocessing.get_context("spawn"), initializer=_prepare_process, initargs=(mini, real, more, seed, folder / "failures")
         ) as pool,
         tqdm(total=each * len(names), desc="reading spoiled files", unit="file", disable=None) as bar,
     ):
@@ -520,6 +117,7 @@ def fuzz(folder: Path, *, n_inputs: int, seed: int, n_processes: int, real: Path
             total.failures += found.failures
             total.said += found.said
             bar.update(stop - start)
+    shutil.rmtree(mini)
     return outcomes
 
 
@@ -527,11 +125,19 @@ _readers: dict[str, Reader] = {}
 _place: tuple[int, Path] = (0, Path())
 
 
-def _prepare_process(real: Path | None, seed: int, failures: Path) -> None:
+def _all_readers(folder: Path, mini: Path, real: Path | None, more: More | None) -> list[Reader]:
+    found = readers(folder, mini, real)
+    if more:
+        (folder / "more").mkdir()
+        found += more(folder / "more")
+    return found
+
+
+def _prepare_process(mini: Path, real: Path | None, more: More | None, seed: int, failures: Path) -> None:
     global _place
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as temporary:
-        _readers.update({reader.name: reader for reader in readers(Path(temporary), real)})
+        _readers.update({reader.name: reader for reader in _all_readers(Path(temporary), mini, real, more)})
     _place = seed, failures
     size = int(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmSize"))) * 1024
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
