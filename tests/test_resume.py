@@ -77,7 +77,7 @@ def test_auto_finds_the_newest_unfinished_run_of_the_same_configuration(tmp_path
 
 def test_killed_runs_end_with_the_same_bytes(tmp_path: Path) -> None:
     """A short form of scripts/torture.py."""
-    kills = torture(tmp_path, n_train=1, n_prepare=1, seed=3, variants=("two workers, accumulation, EMA",))
+    kills = torture(tmp_path, n_train=1, n_prepare=1, seed=3, variants=("two workers, accumulation, EMA, refit",))
     assert [(kill.stage, kill.same) for kill in kills] == [("train", True), ("prepare", True)]
     assert all(kill.n_commands >= 2 for kill in kills)
 

@@ -30,7 +30,9 @@ log = logging.getLogger(__name__)
 # what is trained: everything that has a state of its own to lose
 VARIANTS = {
     "no worker": ("data.num_workers=0", "model.drop_rate=0.2"),
-    "two workers, accumulation, EMA": ("data.num_workers=2", "trainer.accumulate_grad_batches=2", "model.ema_decay=0.99", "model.drop_rate=0.2"),
+    "two workers, accumulation, EMA, refit": (
+        *("data.num_workers=2", "trainer.accumulate_grad_batches=2", "model.ema_decay=0.99", "model.drop_rate=0.2", "model.refit_c=0.001"),
+    ),
     "frozen epoch, SGD, EMA": ("data.num_workers=1", "model.freeze_epochs=1", "optim=sgd", "optim.lr=0.01", "model.ema_decay=0.9"),
     "two processes": ("data.num_workers=1", "trainer.devices=2", "trainer.strategy=ddp", "model.ema_decay=0.99"),
 }
