@@ -176,7 +176,7 @@ def test_the_points_of_the_reliability_diagrams_are_the_bins_of_the_report(evalu
         if row["auroc"]:
             lines = panel_of(figure, finding).lines
             for stage in ("before", "platt"):
-                found = [tuple(line.get_xydata()[0]) for line in lines if line.get_gid() == stage]
+                found = [tuple(point) for line in lines if line.get_gid() == stage for point in line.get_xydata()]
                 told = row["calibration"][stage]
                 assert found == [(b["mean_probability"], b["observed"]["value"]) for b in (told["bins"] if told else [])]
     assert "Fracture" not in [panel.get_title("left") for panel in figure.axes]

@@ -184,14 +184,14 @@ def calibration(name: str, part: Part) -> Figure:
         before = f"ECE {value_of(told['before']['ece'])}" if told["before"] else "a score, no probability"
         after = f"ECE {value_of(told['platt']['ece'])} after Platt" if told["platt"] else "Platt scaling not fitted"
         drawing.head(panel, spell(finding), f"{before}\n{after}")
-        bins = [(stage, b) for stage in STAGES if told[stage] for b in told[stage]["bins"]]
-        most = max((max(b["mean_probability"], b["observed"]["value"]) for _, b in bins), default=1.0)
+        bins = {stage: told[stage]["bins"] for stage in STAGES if told[stage]}
+        most = max((max(b["mean_probability"], b["observed"]["value"]) for of in bins.values() for b in of), default=1.0)
         scale = next(scale for scale in SCALES if most <= scale)
         panel.plot([0, scale], [0, scale], **DASHED)
-        for stage, b in bins:
-            look = STAGES[stage][1]
-            panel.plot([b["mean_probability"]] * 2, [b["observed"]["lo"], b["observed"]["hi"]], color=look["color"], linewidth=1.0, alpha=0.55)
-            panel.plot(b["mean_probability"], b["observed"]["value"], markersize=4.5, clip_on=False, zorder=3, gid=stage, **look)
+        for stage, of in bins.items():
+            look, at = STAGES[stage][1], [b["mean_probability"] for b in of]
+            panel.vlines(at, *([b["observed"][end] for b in of] for end in ("lo", "hi")), color=look["color"], linewidth=1.0, alpha=0.55)
+            panel.plot(at, [b["observed"]["value"] for b in of], markersize=4.5, clip_on=False, zorder=3, gid=stage, **look)
         drawing.rescale(panel, scale)
         panel.tick_params(labelleft=True, labelbottom=True)
     drawing.legend(figure, note, {label: look | {"markersize": 6} for label, look in STAGES.values()})
