@@ -9,6 +9,10 @@ import yaml
 from commands import call
 from test_tracking import records
 
+from cxr.config import Data
+from cxr.run.comparing import group_by_recipe
+from cxr.run.reading import Finished
+
 
 @pytest.fixture(scope="module")
 def twice(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
@@ -59,6 +63,17 @@ def test_runs_that_differ_in_their_seed_alone_are_one_candidate_named_by_what_di
     assert done.returncode == 0, done.stderr
     candidates = json.loads((tmp_path / "comparison/compare.json").read_text())["candidates"]
     assert {name: len(of["runs"]) for name, of in candidates.items()} == {"optim.lr=0.003": 2, "optim.lr=0.001": 1}
+
+
+def test_seeds_of_one_folder_are_named_by_it_where_they_differ_in_too_much_to_be_named_by_that() -> None:
+    def run(folder: str, seed: int, recipe: int) -> Finished:
+        plain = {"seed": seed, "optim": {f"a_rather_long_key_{k}": recipe for k in range(5)}}
+        return Finished(Path(folder), plain, Data(name="mini", root="films"), {})
+
+    seeds = [run(f"/runs/{parent}/seed_{seed}", seed, recipe) for recipe, parent in enumerate(("plain", "better")) for seed in (0, 1)]
+    assert {name: len(of) for name, of in group_by_recipe(seeds).items()} == {"plain": 2, "better": 2}
+    apart = [run("/runs/one/2026-01-31", 0, 0), run("/runs/one/2026-02-01", 1, 0), run("/runs/one/2026-02-02", 0, 1)]
+    assert list(group_by_recipe(apart)) == ["one/2026-01-31", "one/2026-02-02"]
 
 
 def test_what_cannot_be_compared_is_one_line_and_looks_at_nothing(tmp_path: Path, twice: tuple[Path, Path]) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,8 +158,15 @@ def group_by_recipe(finished: Sequence[Finished]) -> dict[str, list[Finished]]:
     for key, group in groups.items():
         name = ", ".join(f"{setting}={value}" for setting, value in differing[key].items())
         fits = 0 < len(name) <= LONGEST_NAME and name not in named
-        named[name if fits else _name(group[0].folder, finished)] = group
+        named[name if fits else _name_of_folder(group, finished, taken=named)] = group
     return named
+
+
+def _name_of_folder(group: Sequence[Finished], finished: Sequence[Finished], *, taken: Collection[str]) -> str:
+    """Of several seeds the folder that holds them alone, as scripts/seeds.py makes it; or else that of the first."""
+    above = group[0].folder.parent
+    holds_them_alone = len(group) > 1 and [one.folder for one in finished if one.folder.parent == above] == [one.folder for one in group]
+    return above.name if holds_them_alone and above.name not in taken else _name(group[0].folder, finished)
 
 
 def differing_settings(plains: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
