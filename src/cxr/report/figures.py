@@ -190,7 +190,8 @@ def calibration(name: str, part: Part) -> Figure:
         panel.plot([0, scale], [0, scale], **DASHED)
         for stage, of in bins.items():
             look, at = STAGES[stage][1], [b["mean_probability"] for b in of]
-            panel.vlines(at, *([b["observed"][end] for b in of] for end in ("lo", "hi")), color=look["color"], linewidth=1.0, alpha=0.55)
+            lo, hi = ([b["observed"][end] for b in of] for end in ("lo", "hi"))
+            panel.vlines(at, lo, hi, color=look["color"], linewidth=1.0, alpha=0.55)
             panel.plot(at, [b["observed"]["value"] for b in of], markersize=4.5, clip_on=False, zorder=3, gid=stage, **look)
         drawing.rescale(panel, scale)
         panel.tick_params(labelleft=True, labelbottom=True)
