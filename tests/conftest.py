@@ -5,7 +5,6 @@ import os
 import shutil
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the entry points do, before torch is loaded
 os.environ["WANDB_MODE"] = "offline"
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are taken by the other tests
@@ -13,8 +12,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 from commands import absent, call
 
+from cxr import process
 from cxr.config import PROJECT
 from cxr.mini import write_miniature
+
+process.prepare()  # as the entry points do, before torch is loaded
 
 REAL = Path(os.environ.get("CXR_REAL", PROJECT.parent / "shared"))
 

@@ -18,13 +18,14 @@ MAY_IMPORT = {
     "atomic": set(),
     "failures": set(),
     "job": set(),
+    "process": set(),
     "dicom": set(),
     "cohort": {"dicom"},
     "stats": set(),
     "data": {"atomic", "dicom"},
     "sources": {"atomic"},
     "resume": {"atomic"},
-    "config": {"resume", "failures", "job"},
+    "config": {"resume", "failures", "job", "process"},
     "tracking": {"atomic"},
     "mini": {"cohort"},
     "mini_external": {"cohort", "dicom", "mini"},
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     "report": {"cohort", "stats", "atomic"},
     "run": {*ROOMS, "dicom", "explain", "sources", "mini", "config", "tracking", "atomic", "failures", "job", "resume", "trials"},
     "trials": {"config", "dicom", "data", "cohort", "mini", "mini_external", "model", "report", "resume", "tracking"},
-    "benchmark": {"dicom", "data", "model", "stats", "report", "run"},
+    "benchmark": {"process", "dicom", "data", "model", "stats", "report", "run"},
 }
 # library -> the rooms and files that alone may import it
 ONLY_IN = {

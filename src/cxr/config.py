@@ -17,7 +17,7 @@ from typing import Any, Union
 
 from omegaconf import MISSING
 
-from cxr import failures, job, resume
+from cxr import failures, job, process, resume
 
 PROJECT = Path(__file__).resolve().parents[2]
 CONFIGS = PROJECT / "configs"
@@ -652,8 +652,7 @@ def entry(name: str, schema: type) -> Callable[[Callable[[Any], None]], Callable
             if {"--help", "-h"} & set(sys.argv[1:]):
                 print(help_text(sys.modules[function.__module__].__doc__ or "", schema))
                 return
-            # before torch is loaded: waiting threads sleep. Spinning, they cost a factor of three as soon as anything else wants the core, even a data worker
-            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            process.prepare()
             if "resume" in {item.name for item in fields(schema)}:
                 try:
                     sys.argv[1:] = job.arguments(resume.arguments(sys.argv[1:]))

@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from cxr import process
+
 PROJECT = Path(__file__).resolve().parents[3]
 STAGES = ("prepare", "loader", "step", "predict", "statistics", "startup")
 
@@ -88,7 +90,7 @@ def parse(arguments: list[str]) -> Settings:
 
 def run(settings: Settings) -> list[dict[str, Any]]:
     """The contests of a stage, held one after another."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as train.py has it; before torch is loaded
+    process.prepare()
     # the room of a stage is imported here, so that no stage loads what only another needs
     if settings.stage == "prepare":
         from cxr.benchmark.prepare import run_stage
