@@ -39,7 +39,7 @@ def tables(results: list[Result]) -> str:
         if "facts" in result:
             lines += ["| | |", "|---|---|", *(f"| {fact['name']} | {number(fact['value'])} {fact['unit']} |" for fact in result["facts"]), ""]
             continue
-        lines += [f"| {result['rounds']} rounds, in turn | {result['unit']} per second | each takes | lowest to highest |", "|---|---|---|---|"]
+        lines += [f"| rounds, in turn: {result['rounds']} | {result['unit']} per second | each takes | lowest to highest |", "|---|---|---|---|"]
         for case in result["cases"]:
             time = case["seconds"]
             mark = " (limit)" if case["role"] == "limit" else ""
