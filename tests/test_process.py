@@ -7,7 +7,8 @@ import pytest
 
 # of activations: taken, written and given back, as a network does it, in turns of several sizes
 BATCHES = """
-import resource, sys
+import ctypes, resource, sys
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: pages of 4 KiB, whatever the system is set to
 if sys.argv[1] == "prepared":
     from cxr import process
     process.prepare()

@@ -350,8 +350,8 @@ def fit(
         default_root_dir=run_dir,
     )
     log.info("Training %s on %d films, validating on %d", config.model.name, len(train_rows), len(val_rows))
-    # Data processes share this one's memory until somebody writes. A full search for garbage writes into every object that it looks at, a hundred thousand of
-    # them of imports: each data process then got a copy of its own, 170 MB
+    # Data processes share this one's memory until somebody writes. A full search for garbage writes into every object that it looks at, half a million of them
+    # of imports: each data process then got a copy of its own, 170 MB
     gc.collect()
     gc.freeze()
     try:
