@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "model": {"stats", "atomic"},
     "explain": {"model", "data"},
     "report": {"cohort", "stats", "atomic"},
-    "run": {*ROOMS, "dicom", "explain", "sources", "mini", "config", "tracking", "atomic", "failures", "job", "resume", "trials"},
+    "run": {*ROOMS, "dicom", "explain", "sources", "mini", "config", "tracking", "atomic", "failures", "job", "process", "resume", "trials"},
     "trials": {"config", "dicom", "data", "cohort", "mini", "mini_external", "model", "report", "resume", "tracking"},
     "benchmark": {"process", "dicom", "data", "model", "stats", "report", "run"},
 }

@@ -1,7 +1,6 @@
 """A training from its first second to its report; reads from top to bottom."""
 
 import dataclasses
-import gc
 import hashlib
 import logging
 import math
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 import cxr
-from cxr import resume, tracking
+from cxr import process, resume, tracking
 from cxr.atomic import claim
 from cxr.cohort.findings import NIH_FINDINGS, require_findings
 from cxr.config import Config, Trainer, from_plain
@@ -350,12 +349,9 @@ def fit(
         default_root_dir=run_dir,
     )
     log.info("Training %s on %d films, validating on %d", config.model.name, len(train_rows), len(val_rows))
-    # Data processes share this one's memory until somebody writes. A full search for garbage writes into every object that it looks at, half a million of them
-    # of imports: each data process then got a copy of its own, 170 MB
-    gc.collect()
-    gc.freeze()
     try:
-        trainer.fit(classifier, datamodule=data, ckpt_path=folder / RESUME if go_on else None, weights_only=True)
+        with process.shared_with_children():
+            trainer.fit(classifier, datamodule=data, ckpt_path=folder / RESUME if go_on else None, weights_only=True)
     except NotFiniteError as error:
         if not error.films:
             raise
@@ -364,8 +360,6 @@ def fit(
             f"{error}. It began with the batch of {films}. Look at these films and their targets, or lower optim.lr. The last checkpoint is from before:"
             f" {folder / RESUME}"
         ) from error
-    finally:
-        gc.unfreeze()
 
     log.info("Best epoch: val/auroc_macro %.4f", float(best.best_model_score or float("nan")))
     if config.model.refit_c:
